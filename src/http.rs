@@ -1,0 +1,9 @@
+//! HTTP as this node serves it: listener, gate, admission, answers.
+//!
+//! | module | is |
+//! |---|---|
+//! | [`body`] | the one body type of answers |
+//! | [`problem`] | every error as problem+json |
+
+pub mod body;
+pub mod problem;

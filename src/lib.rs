@@ -1,0 +1,5 @@
+//! The node: roles, HTTP, routing, figures, command line.
+
+pub mod config;
+pub mod figures;
+pub mod http;

@@ -1,0 +1,2 @@
+//! Isle.
+fn main() {}
