@@ -3,3 +3,4 @@
 pub mod config;
 pub mod figures;
 pub mod http;
+pub mod shutdown;
