@@ -4,10 +4,16 @@
 //! |---|---|
 //! | [`member`] | who a member is, what it says of itself |
 //! | [`wire`] | messages; bytes to message and back |
+//! | [`verify`] | bytes to a word that its author really said |
+//! | [`identity`] | who this node is, and how it signs |
+//! | [`proof`] | who listens at an address |
 //! | [`event`] | what changed |
 //! | [`shared`] | the table as every task reads it |
 
 pub mod event;
+pub mod identity;
 pub mod member;
+pub mod proof;
 pub mod shared;
+pub mod verify;
 pub mod wire;

@@ -59,9 +59,25 @@ impl FromStr for MemberId {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Epoch(pub u32);
 
+impl Epoch {
+    /// The last epoch there is. A key that reached it is used up; at one start a second that takes 68 years.
+    pub const MAX: Self = Self((1 << 31) - 1);
+}
+
 /// Counts what a node signs within an epoch. Starts at 1.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Seq(pub u64);
+
+impl Seq {
+    /// The last seq there is: at a million words a second it lasts 8 years.
+    pub const MAX: Self = Self((1 << 48) - 1);
+
+    /// Between 1 and [`Self::MAX`].
+    #[must_use]
+    pub fn is_valid(self) -> bool {
+        (1..=Self::MAX.0).contains(&self.0)
+    }
+}
 
 /// When a word was said, by its author's own counting: the only order there is between two words of one author.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -77,6 +93,13 @@ impl Stamp {
     #[must_use]
     pub fn new(epoch: u32, seq: u64) -> Self {
         Self { epoch: Epoch(epoch), seq: Seq(seq) }
+    }
+
+    /// Whether both numbers are between 1 and their ceilings. Without ceilings one word could say the last
+    /// number there is, and its author could never say anything newer.
+    #[must_use]
+    pub fn is_valid(self) -> bool {
+        (1..=Epoch::MAX.0).contains(&self.epoch.0) && self.seq.is_valid()
     }
 }
 
@@ -142,7 +165,7 @@ pub struct CatalogueSummary {
 /// What a node says of itself in an ANNOUNCE.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Record {
-    /// Label for people: 1 to 63 visible characters, not unique.
+    /// Label for people: 1 to 63 bytes of visible characters, not unique.
     pub name: String,
     /// What it does: at most 8 labels of `a-z 0-9 -`, each at most 32 long (`pieces`, `intermediary`, `bridge`, or an embedder's own).
     pub roles: Vec<String>,

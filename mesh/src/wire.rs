@@ -1,7 +1,8 @@
 //! The messages, and the way from bytes to a message and back.
 //!
 //! A datagram is a header that is fixed for all versions, a body, and a signature over both.
-//! This file says what the messages are; `wire/header.rs` and `wire/body.rs` turn them into bytes and back.
+//! This file says what the messages are; the files below it turn them into bytes and back:
+//! `header` (fixed), `body` (msgpack maps), `shape` and `fields` (bounds on both), `text` and `limits` (what may be said).
 //! Decoding checks form only; who said it and whether it is news is for `verify` and `table`.
 //!
 //! Source: NETWORK.md, "Datagrams".
@@ -10,11 +11,99 @@ use std::net::SocketAddr;
 
 use crate::member::{LeaveReason, Load, MemberId, Record, Seq, Stamp};
 
+pub(crate) mod body;
+pub(crate) mod fields;
+pub mod header;
+pub mod limits;
+pub(crate) mod shape;
+#[cfg(test)]
+mod tests;
+pub mod text;
+
+pub use header::HEADER_BYTES;
+pub use limits::{RecordError, check_record};
+pub use text::is_label;
+
 /// Most bytes a datagram may have: fits an Ethernet and a tunnel's MTU without fragments.
 pub const DATAGRAM_BYTES_MAX: usize = 1200;
 
+/// Length of the signature that ends every datagram.
+pub const SIGNATURE_BYTES: usize = 64;
+
+/// The least bytes a HELLO has, signature included; no answer to it is longer.
+pub const HELLO_BYTES_MIN: usize = body::HELLO_SAID_BYTES + SIGNATURE_BYTES;
+
 /// The version this code writes and reads.
 pub const WIRE_VERSION: u8 = 1;
+
+/// The numbers of the messages. 9 to 13 are kept for HINT, SUSPECT, DOWN, PROOF and ROUTES.
+pub mod kind {
+    /// ANNOUNCE.
+    pub const ANNOUNCE: u8 = 1;
+    /// BEACON.
+    pub const BEACON: u8 = 2;
+    /// HELLO.
+    pub const HELLO: u8 = 3;
+    /// OFFER.
+    pub const OFFER: u8 = 4;
+    /// COOKIE.
+    pub const COOKIE: u8 = 5;
+    /// PING.
+    pub const PING: u8 = 6;
+    /// PONG.
+    pub const PONG: u8 = 7;
+    /// FAREWELL.
+    pub const FAREWELL: u8 = 8;
+}
+
+/// Bytes that are no datagram of ours. Never an alarm: anybody can send anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DecodeError {
+    /// Shorter than a header or longer than a datagram.
+    #[error("too short or too long")]
+    Size,
+    /// Does not start with our magic.
+    #[error("another protocol")]
+    Magic,
+    /// Epoch or seq is 0 or above its ceiling.
+    #[error("epoch or seq out of range")]
+    Ceiling,
+    /// The body is not what its kind asks for.
+    #[error("malformed: {0}")]
+    Malformed(&'static str),
+}
+
+/// The bytes that a signature is made over: header and body. `header.version` and `header.kind` should come
+/// from [`Header::of`].
+#[must_use]
+pub fn encode(header: &Header, message: &Message) -> Vec<u8> {
+    let mut said = Vec::with_capacity(256);
+    header::write(header, &mut said);
+    body::write(message, &mut said);
+    said
+}
+
+/// Reads header and body, without the signature. Allocates at most a few kilobytes, whatever `said` claims.
+///
+/// The message is `None` when the kind or the version is one that this code does not know: the word can
+/// still be verified, kept and passed on as bytes.
+///
+/// # Errors
+/// What is wrong with the form. Nothing is known of the truth yet: see `verify`.
+pub fn decode(said: &[u8]) -> Result<(Header, Option<Message>), DecodeError> {
+    if said.len() > DATAGRAM_BYTES_MAX - SIGNATURE_BYTES {
+        return Err(DecodeError::Size);
+    }
+    let (header, rest) = header::read(said)?;
+    if header.version != WIRE_VERSION {
+        return Ok((header, None));
+    }
+    if header.kind == kind::HELLO && said.len() < body::HELLO_SAID_BYTES {
+        return Err(DecodeError::Malformed("a hello shorter than its answer"));
+    }
+    Ok((header, body::read(header.kind, rest)?))
+}
 
 /// Tells meshes on one wire apart: the first four bytes of BLAKE3("isle mesh " + name). Not a secret.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -48,7 +137,15 @@ pub struct Header {
     pub stamp: Stamp,
 }
 
-/// What is said. The number of each kind is in `wire/body.rs`.
+impl Header {
+    /// The header of `message` as this version writes it.
+    #[must_use]
+    pub fn of(mesh: MeshTag, author: MemberId, stamp: Stamp, message: &Message) -> Self {
+        Self { version: WIRE_VERSION, kind: message.kind(), mesh, author, stamp }
+    }
+}
+
+/// What is said. The number of each kind is in [`kind`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Message {
     /// "I am here and this is me." Slot: record.
@@ -67,6 +164,23 @@ pub enum Message {
     Pong(Pong),
     /// "I leave on purpose." Slot: end.
     Farewell(Farewell),
+}
+
+impl Message {
+    /// Its number on the wire.
+    #[must_use]
+    pub fn kind(&self) -> u8 {
+        match self {
+            Self::Announce(_) => kind::ANNOUNCE,
+            Self::Beacon(_) => kind::BEACON,
+            Self::Hello(_) => kind::HELLO,
+            Self::Offer(_) => kind::OFFER,
+            Self::Cookie(_) => kind::COOKIE,
+            Self::Ping(_) => kind::PING,
+            Self::Pong(_) => kind::PONG,
+            Self::Farewell(_) => kind::FAREWELL,
+        }
+    }
 }
 
 /// Body of BEACON.
