@@ -7,6 +7,7 @@
 //! | [`verify`] | bytes to a word that its author really said |
 //! | [`identity`] | who this node is, and how it signs |
 //! | [`proof`] | who listens at an address |
+//! | [`transfer`] | the whole table as one body |
 //! | [`event`] | what changed |
 //! | [`shared`] | the table as every task reads it |
 
@@ -15,5 +16,6 @@ pub mod identity;
 pub mod member;
 pub mod proof;
 pub mod shared;
+pub mod transfer;
 pub mod verify;
 pub mod wire;
