@@ -145,3 +145,6 @@ impl Identity {
 fn id_of(key: &SigningKey) -> MemberId {
     MemberId(key.verifying_key().to_bytes())
 }
+
+#[cfg(test)]
+mod tests;

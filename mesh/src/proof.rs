@@ -85,3 +85,6 @@ pub(crate) fn said(
 ) -> Vec<u8> {
     [DOMAIN.as_slice(), &tag.0, &id.0, &epoch.0.to_be_bytes(), &endpoint_bytes(dialled), nonce].concat()
 }
+
+#[cfg(test)]
+mod tests;

@@ -150,3 +150,6 @@ pub fn verify_transfer(tag: MeshTag, transfer: Transfer) -> VerifiedTransfer {
     let refused = offered - words.len() - floors.len();
     VerifiedTransfer { words, floors, refused }
 }
+
+#[cfg(test)]
+mod tests;

@@ -177,7 +177,7 @@ fn key_path(dir: &Path) -> PathBuf {
 }
 
 /// The number, then a checksum that binds it to the key: a cut line or another key's file is noticed.
-fn epoch_line(id: MemberId, epoch: Epoch) -> String {
+pub(super) fn epoch_line(id: MemberId, epoch: Epoch) -> String {
     let text = format!("epoch {}", epoch.0);
     let sum = blake3::hash(&[id.0.as_slice(), text.as_bytes()].concat()).to_hex();
     format!("{text} {}\n", &sum[..16])
