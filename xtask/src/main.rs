@@ -1,2 +1,54 @@
-//! xtask
-fn main() {}
+//! What developers run: all checks before a merge, scenarios between network namespaces, long trials, fuzzing.
+//!
+//! It only starts other programs and says what it starts; it writes nothing but what they write.
+
+mod check;
+mod run;
+mod scenarios;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Tasks for people who work on Isle. Run as `cargo xtask TASK`.
+#[derive(Parser)]
+#[command(name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Everything that must pass before a merge: fmt, clippy, tests, docs, deny.
+    Check,
+    /// The scenarios between network namespaces alone, short versions (needs root, iproute2, nftables).
+    Netns {
+        /// Only scenarios whose name contains one of these.
+        filters: Vec<String>,
+    },
+    /// The long versions on the release binary: more runs, more datagrams, the promised bounds; prints p50, p99, spread.
+    ///
+    /// Nothing is written; copy what is worth keeping into docs/benchmarks.md, with the date and the machine.
+    /// Measures time: let nothing else run beside it.
+    Trial {
+        /// Only scenarios whose name contains one of these.
+        filters: Vec<String>,
+    },
+    /// Fuzzes one target, or builds and lists all (needs nightly and cargo-fuzz).
+    Fuzz {
+        /// A target of fuzz/; without it all are built and listed.
+        target: Option<String>,
+        /// How long to look for new inputs.
+        #[arg(long, default_value_t = 60)]
+        seconds: u32,
+    },
+}
+
+fn main() -> Result<()> {
+    match Arguments::parse().task {
+        Task::Check => check::everything(),
+        Task::Netns { filters } => scenarios::short(&filters),
+        Task::Trial { filters } => scenarios::long(&filters),
+        Task::Fuzz { target, seconds } => check::fuzz(target.as_deref(), seconds),
+    }
+}
