@@ -1,0 +1,38 @@
+//! What the fuzzer found worth keeping, replayed through the public decoders on every `cargo test`.
+
+use std::fs;
+use std::path::PathBuf;
+
+#[path = "../../fuzz/checks.rs"]
+mod checks;
+
+fn replay(target: &str, check: fn(&[u8])) {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
+    let mut inputs = 0;
+    for entry in fs::read_dir(&folder).unwrap() {
+        let path = entry.unwrap().path();
+        check(&fs::read(&path).unwrap());
+        inputs += 1;
+    }
+    assert!(inputs > 0, "{} is empty", folder.display());
+}
+
+#[test]
+fn the_datagram_corpus_holds() {
+    replay("datagram", checks::datagram);
+}
+
+#[test]
+fn the_verify_corpus_holds() {
+    replay("verify", checks::verify);
+}
+
+#[test]
+fn the_transfer_corpus_holds() {
+    replay("transfer", checks::transfer);
+}
+
+#[test]
+fn the_proof_corpus_holds() {
+    replay("proof", checks::proof);
+}
