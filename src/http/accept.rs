@@ -1,0 +1,197 @@
+//! The listener: takes connections in, keeps descriptors free, stops in the right order.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tracing::{debug, error, warn};
+
+use crate::http::body::Answer;
+use crate::http::connection::{self, Door};
+use crate::http::connections::Connections;
+use crate::http::hosts::HostRules;
+use crate::http::meter::Meter;
+use crate::http::request::Gated;
+
+pub use crate::http::connection::Limits;
+
+/// What answers requests.
+pub trait App: Send + Sync + 'static {
+    /// Answers one request. Dropped when the client goes away. A panic becomes a 500 for this request alone.
+    ///
+    /// HEAD is asked like GET: the body is left out later, its length kept. A body that ends with an error
+    /// resets the connection.
+    fn answer(&self, request: Gated) -> impl Future<Output = Answer> + Send;
+}
+
+/// After a failed `accept` the next try waits this long: descriptors come back when connections end, and a
+/// tighter loop would only burn the CPU that could end them.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// What one connection may leave unsent in the kernel: enough for a fast link, little for a mute reader.
+const UNSENT_BYTES_MAX: u32 = 128 * 1024;
+/// A client that has vanished without a word is noticed after this long, if we have sent it anything.
+const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(30);
+
+/// Serves HTTP on `listener` until [`Connections::stop`], then until the last connection has ended or
+/// [`Connections::abort`].
+///
+/// Dropping the future cuts all connections.
+pub async fn serve<A: App>(
+    listener: TcpListener,
+    app: Arc<A>,
+    hosts: HostRules,
+    limits: Limits,
+    connections: Connections,
+) {
+    let door = Arc::new(Door { app, hosts, limits, meter: Meter::new(), builder: connection::builder() });
+    let mut accepting =
+        Accepting { door, connections, tasks: JoinSet::new(), descriptors: Descriptors::now() };
+    accepting.until_stopped(&listener).await;
+    // Closing a listener resets what waits in its queue, so that is taken out first.
+    while let Ok((stream, peer)) = accept_waiting(&listener) {
+        accepting.take_in(stream, peer);
+    }
+    drop(listener);
+    accepting.connections.listener_is_shut();
+    while let Some(ended) = accepting.tasks.join_next().await {
+        accepting.ended(ended);
+    }
+}
+
+struct Accepting<A> {
+    door: Arc<Door<A>>,
+    connections: Connections,
+    tasks: JoinSet<()>,
+    descriptors: Descriptors,
+}
+
+enum Wake {
+    Stop,
+    Ended(Result<(), tokio::task::JoinError>),
+    Accepted(io::Result<(TcpStream, SocketAddr)>),
+}
+
+impl<A: App> Accepting<A> {
+    async fn until_stopped(&mut self, listener: &TcpListener) {
+        loop {
+            let wake = tokio::select! {
+                biased;
+                () = self.connections.stopped() => Wake::Stop,
+                Some(ended) = self.tasks.join_next() => Wake::Ended(ended),
+                accepted = listener.accept() => Wake::Accepted(accepted),
+            };
+            match wake {
+                Wake::Stop => return,
+                Wake::Ended(ended) => self.ended(ended),
+                Wake::Accepted(Ok((stream, peer))) => self.take_in(stream, peer),
+                Wake::Accepted(Err(error)) => {
+                    self.door.meter.accept_failed();
+                    if is_about_one_connection(&error) {
+                        continue;
+                    }
+                    // EMFILE, ENFILE, ENOBUFS, ENOMEM: the connection stays in the queue.
+                    let evicted = self.evict();
+                    warn!(%error, evicted, open = self.connections.open(), "cannot accept connections");
+                    tokio::select! {
+                        () = tokio::time::sleep(ACCEPT_PAUSE) => {}
+                        () = self.connections.stopped() => return,
+                    }
+                }
+            }
+        }
+    }
+
+    fn take_in(&mut self, stream: TcpStream, peer: SocketAddr) {
+        if self.descriptors.are_short(&stream) {
+            let evicted = self.evict();
+            debug!(evicted, "descriptors run short");
+        }
+        let Ok(dialled) = stream.local_addr() else { return };
+        prepare(&stream);
+        let (peer, dialled) = (unmapped(peer), unmapped(dialled));
+        let line = self.connections.open_line(peer.ip());
+        self.door.meter.connections(self.connections.open());
+        let (door, connections) = (self.door.clone(), self.connections.clone());
+        self.tasks.spawn(async move {
+            tokio::select! {
+                biased;
+                () = connection::run(stream, peer, dialled, door, line) => {}
+                () = connections.aborted() => {}
+            }
+        });
+    }
+
+    fn ended(&mut self, ended: Result<(), tokio::task::JoinError>) {
+        self.door.meter.connections(self.connections.open());
+        if ended.is_err_and(|error| error.is_panic()) {
+            self.door.meter.panicked();
+            error!("a connection's task panicked; its connection was cut");
+        }
+    }
+
+    fn evict(&self) -> usize {
+        let evicted = self.connections.evict(self.descriptors.batch());
+        self.door.meter.evicted(evicted);
+        evicted
+    }
+}
+
+/// How near the process is to its limit of open files.
+struct Descriptors {
+    /// `RLIMIT_NOFILE`; `None` is unlimited.
+    limit: Option<u64>,
+}
+
+impl Descriptors {
+    fn now() -> Self {
+        Self { limit: rustix::process::getrlimit(rustix::process::Resource::Nofile).current }
+    }
+
+    /// Whether more than 90 % of the descriptors are used. A new descriptor is always the lowest one free, so
+    /// its number says at least how many are in use, without a system call.
+    fn are_short(&self, newest: &impl AsRawFd) -> bool {
+        let newest = u64::try_from(newest.as_raw_fd()).unwrap_or(0);
+        self.limit.is_some_and(|limit| newest >= limit - limit / 10)
+    }
+
+    /// How many idle connections to close at once: looking for the oldest costs a walk over all of them,
+    /// which must not happen for each newcomer.
+    fn batch(&self) -> usize {
+        let limit = usize::try_from(self.limit.unwrap_or(0)).unwrap_or(usize::MAX);
+        (limit / 50).clamp(1, 1000)
+    }
+}
+
+/// Takes one connection from the queue, asking the kernel itself: tokio may not have heard of it yet.
+fn accept_waiting(listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
+    let (socket, peer) = socket2::SockRef::from(listener).accept()?;
+    socket.set_nonblocking(true)?;
+    let peer = peer.as_socket().ok_or(io::ErrorKind::InvalidData)?;
+    Ok((TcpStream::from_std(socket.into())?, peer))
+}
+
+/// Options of a connection. None of them is worth refusing a client for.
+fn prepare(stream: &TcpStream) {
+    let socket = socket2::SockRef::from(stream);
+    let _ = socket.set_tcp_nodelay(true);
+    let _ = socket.set_tcp_notsent_lowat(UNSENT_BYTES_MAX);
+    let _ = socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX));
+}
+
+/// Errors of a connection that ended before it was accepted, see accept(2).
+fn is_about_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}
+
+/// `::ffff:a.b.c.d` of a dual-stack listener as the IPv4 address it is.
+fn unmapped(address: SocketAddr) -> SocketAddr {
+    match address.ip().to_canonical() {
+        ip @ IpAddr::V4(_) => SocketAddr::new(ip, address.port()),
+        IpAddr::V6(_) => address,
+    }
+}
