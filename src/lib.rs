@@ -1,5 +1,6 @@
 //! The node: roles, HTTP, routing, figures, command line.
 
+pub mod api;
 pub mod config;
 pub mod figures;
 pub mod http;
