@@ -82,6 +82,17 @@ fn a_word_that_its_author_did_not_sign_is_dropped_and_counted() {
 }
 
 #[test]
+fn many_words_are_verified_side_by_side_and_stay_in_order() {
+    let words: Vec<_> =
+        (0..600u64).map(|n| TransferWord { bytes: farewell(n % 3), age: Duration::from_millis(n) }).collect();
+    let verified = verify_transfer(MeshTag::of("isle"), Transfer { words: words.clone(), floors: vec![] });
+    assert_eq!(verified.words.len(), words.len());
+    for (word, (verified, age)) in words.iter().zip(&verified.words) {
+        assert_eq!((&word.bytes, word.age), (&verified.bytes, *age));
+    }
+}
+
+#[test]
 fn what_a_later_version_adds_is_skipped() {
     let bytes = b"\x83\xa1z\x93\x01\x02\x81\xa1y\xc0\xa1w\x91\x83\xa1b\xc4\x03abc\xa1q\xc3\xa1a\x07\xa1f\x90";
     let word = TransferWord { bytes: Bytes::from_static(b"abc"), age: Duration::from_millis(7) };
