@@ -5,3 +5,4 @@ pub mod config;
 pub mod figures;
 pub mod http;
 pub mod shutdown;
+pub mod telemetry;
