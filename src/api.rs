@@ -3,5 +3,9 @@
 //! | module | is |
 //! |---|---|
 //! | [`view`] | the JSON, and what every reason means |
+//! | [`members`] | the table, and the member a person means |
+//! | [`events`] | what happens, as a stream |
 
+pub mod events;
+pub mod members;
 pub mod view;
