@@ -97,7 +97,7 @@ fn exactly_one_mebibyte_fits() {
         let last = piece(&"z".repeat(last), None, 1);
         Figure::new("a".parse().unwrap(), Share::WHOLE, None, pieces.chain([last]))
     };
-    let count = (BODY_BYTES_MAX - 200) / (PIECE_FORM + 100 + ",".len());
+    let count = (BODY_BYTES_MAX - 64) / (PIECE_FORM + 100 + ",".len());
     let room = BODY_BYTES_MAX - with_last(count, 1).unwrap().body().len();
     assert_eq!(with_last(count, 1 + room).unwrap().body().len(), BODY_BYTES_MAX);
     assert_eq!(with_last(count, 2 + room), Err(FigureError::TooLarge));
