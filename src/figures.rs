@@ -11,12 +11,16 @@
 //! | [`catalogue`] | the list of what one piece server holds, as text |
 //! | [`shelf`] | what one piece server holds, ready to send |
 //! | [`mod@merge`] | shares to a whole, and a whole to shares |
+//! | [`formats`] | figures in files: JSON, TOML, Rebrickable's CSV, LDraw |
+//! | [`text`] | text that shows what it is |
 
 pub mod catalogue;
 pub mod figure;
+pub mod formats;
 pub mod merge;
 pub mod name;
 pub mod shelf;
+pub mod text;
 
 pub use catalogue::{Catalogue, CatalogueError, CatalogueParser, Entry};
 pub use figure::{Figure, FigureError, Hash, Piece};

@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::num::NonZeroU32;
 use std::str::FromStr;
 
 use bytes::Bytes;
 use data_encoding::HEXLOWER;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use crate::figures::name::{FigureName, NotAFigureName, NotAShare, Share};
+use crate::figures::name::{FigureName, NotAShare, Share};
+use crate::figures::text::{is_plain, parsed};
 
 /// Longest body of a figure or share, in bytes. Required by DESIGN: an intermediary holds a whole body to check it.
 pub const BODY_BYTES_MAX: usize = 1024 * 1024;
@@ -71,13 +73,13 @@ impl Serialize for Hash {
 
 impl<'de> Deserialize<'de> for Hash {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+        parsed(deserializer, str::parse)
     }
 }
 
 /// So many of one part in one colour.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
-#[serde(try_from = "PieceForm")]
+#[serde(from = "PieceForm")]
 pub struct Piece {
     part: Box<str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -92,19 +94,11 @@ impl Piece {
     /// When part or colour is too long or holds characters that are not plain text, the part is empty, or the
     /// quantity is 0.
     pub fn new(part: &str, color: Option<&str>, quantity: u32) -> Result<Self, FigureError> {
-        let part = part.trim();
-        let color = color.map(str::trim).filter(|color| !color.is_empty());
-        if part.is_empty() {
-            return Err(FigureError::NoPart);
-        }
-        plain(part, "part", PART_CHARS_MAX)?;
-        if let Some(color) = color {
-            plain(color, "colour", COLOR_CHARS_MAX)?;
-        }
+        let (part, color) = (part_text(part)?, color.map(color_text).transpose()?.flatten());
         if quantity == 0 {
-            return Err(FigureError::NoQuantity { part: part.into() });
+            return Err(FigureError::NoQuantity { part });
         }
-        Ok(Self { part: part.into(), color: color.map(Into::into), quantity })
+        Ok(Self { part, color, quantity })
     }
 
     /// What it is: 1 to [`PART_CHARS_MAX`] characters of plain text.
@@ -269,9 +263,6 @@ pub enum FigureError {
         /// What its pieces say.
         counted: u32,
     },
-    /// A name outside the grammar.
-    #[error("{0:?}: {NotAFigureName}")]
-    Name(Box<str>),
     /// A share outside its range.
     #[error(transparent)]
     Share(#[from] NotAShare),
@@ -375,9 +366,9 @@ struct BodyForm<'a> {
 /// How a figure is written by people and by answers of an intermediary: more freely than a body. Unknown keys are
 /// refused, because a misspelled `color` would silently mean "any colour".
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a figure")]
 struct FigureForm {
-    name: String,
+    name: FigureName,
     total: Option<u32>,
     share: Option<Share>,
     of_hash: Option<Hash>,
@@ -389,31 +380,46 @@ struct FigureForm {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a piece")]
 struct PieceForm {
-    part: String,
-    #[serde(alias = "colour")]
-    color: Option<String>,
-    quantity: u32,
+    #[serde(deserialize_with = "part")]
+    part: Box<str>,
+    #[serde(default, alias = "colour", deserialize_with = "color")]
+    color: Option<Box<str>>,
+    quantity: NonZeroU32,
 }
 
-impl TryFrom<PieceForm> for Piece {
-    type Error = FigureError;
-
-    fn try_from(form: PieceForm) -> Result<Self, Self::Error> {
-        Self::new(&form.part, form.color.as_deref(), form.quantity)
+impl From<PieceForm> for Piece {
+    fn from(PieceForm { part, color, quantity }: PieceForm) -> Self {
+        Self { part, color, quantity: quantity.get() }
     }
+}
+
+fn part<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Box<str>, D::Error> {
+    parsed(deserializer, part_text)
+}
+
+fn color<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<str>>, D::Error> {
+    struct Text(Option<Box<str>>);
+
+    impl<'de> Deserialize<'de> for Text {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            parsed(deserializer, color_text).map(Self)
+        }
+    }
+
+    // `null` is no colour, too.
+    Ok(Option::<Text>::deserialize(deserializer)?.and_then(|text| text.0))
 }
 
 impl TryFrom<FigureForm> for Figure {
     type Error = FigureError;
 
     fn try_from(form: FigureForm) -> Result<Self, Self::Error> {
-        let name = form.name.parse().map_err(|_| FigureError::Name(form.name.chars().take(80).collect()))?;
         let counted = form.pieces.total;
         match form.total {
             Some(stated) if stated != counted => Err(FigureError::WrongTotal { stated, counted }),
-            _ => form.pieces.into_figure(name, form.share.unwrap_or(Share::WHOLE), form.of_hash),
+            _ => form.pieces.into_figure(form.name, form.share.unwrap_or(Share::WHOLE), form.of_hash),
         }
     }
 }
@@ -441,24 +447,27 @@ fn tally<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Tally, D::Error> 
     deserializer.deserialize_seq(Visitor)
 }
 
+fn part_text(text: &str) -> Result<Box<str>, FigureError> {
+    let text = text.trim();
+    if text.is_empty() {
+        return Err(FigureError::NoPart);
+    }
+    plain(text, "part", PART_CHARS_MAX)?;
+    Ok(text.into())
+}
+
+fn color_text(text: &str) -> Result<Option<Box<str>>, FigureError> {
+    let text = text.trim();
+    plain(text, "colour", COLOR_CHARS_MAX)?;
+    Ok((!text.is_empty()).then(|| text.into()))
+}
+
 /// Refuses texts that are too long, or that could make a terminal or a page show something else than is there.
 fn plain(text: &str, what: &'static str, chars_max: usize) -> Result<(), FigureError> {
     if text.chars().take(chars_max + 1).count() > chars_max {
         return Err(FigureError::TooLong { what, chars_max });
     }
     if text.chars().all(is_plain) { Ok(()) } else { Err(FigureError::NotPlain { what, text: text.into() }) }
-}
-
-/// Neither a control character nor one that reorders, hides or breaks lines. The joiners U+200C and U+200D stay: some
-/// scripts cannot be written without them.
-fn is_plain(c: char) -> bool {
-    !c.is_control()
-        && !matches!(
-            c,
-            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}' | '\u{200e}' | '\u{200f}'
-                | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
-                | '\u{feff}' | '\u{fff9}'..='\u{fffd}' | '\u{e0000}'..='\u{e007f}'
-        )
 }
 
 #[cfg(test)]

@@ -3,15 +3,16 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::figures::text::parsed;
 
 /// Most shares that one figure is split into. Guessed: an intermediary holds all shares of a figure at once, so this
 /// times the largest body (1 MiB) bounds what one request can make it hold.
 pub const SHARES_MAX: u16 = 256;
 
 /// Name of a figure: 1 to 64 of `a-z 0-9 . _ -`, kept in lower case, matched without regard to case.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
 pub struct FigureName(Box<str>);
 
 /// Why a text is no figure name.
@@ -45,17 +46,9 @@ impl fmt::Display for FigureName {
     }
 }
 
-impl TryFrom<String> for FigureName {
-    type Error = NotAFigureName;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.parse()
-    }
-}
-
-impl From<FigureName> for String {
-    fn from(name: FigureName) -> Self {
-        name.0.into()
+impl<'de> Deserialize<'de> for FigureName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        parsed(deserializer, str::parse)
     }
 }
 

@@ -31,6 +31,10 @@ impl Shelved {
     pub fn body(&self) -> &Bytes {
         &self.body
     }
+
+    fn is_same(&self, other: &Self) -> bool {
+        self.entry.name == other.entry.name && self.entry.share == other.entry.share
+    }
 }
 
 /// Everything that a piece server holds at one moment; replaced as a whole when files change.
@@ -44,34 +48,30 @@ pub struct Shelf {
 
 impl Default for Shelf {
     fn default() -> Self {
-        Self::new(Vec::new()).0
+        Self::new(&[]).0
     }
 }
 
 impl Shelf {
-    /// A shelf of these. Of two with the same name and share the first is held; at most [`ENTRIES_MAX`] are held. Those
-    /// left out come back, with the reason. O(n log n): some 200 ms for 100,000, not for an async task.
+    /// A shelf of these. Of two with the same name and share the first is held; at most [`ENTRIES_MAX`] are held, the
+    /// first by name. Says what was left out. O(n log n): some 200 ms for 100,000, not for an async task.
     #[must_use]
-    pub fn new(figures: Vec<Shelved>) -> (Self, Vec<(Shelved, LeftOut)>) {
+    pub fn new(figures: &[Shelved]) -> (Self, Vec<LeftOut>) {
         let mut left_out = Vec::new();
-        let mut lines: Vec<_> = figures.into_iter().map(|shelved| (shelved.entry.line(), shelved)).collect();
+        let mut lines: Vec<_> = figures.iter().map(|shelved| shelved.entry.line()).enumerate().collect();
         // A stable sort that looks at name and share only: of equals the first stays first.
-        lines.sort_by(|(a, _), (b, _)| key(a).cmp(key(b)));
-        let mut held: Vec<Shelved> = Vec::with_capacity(lines.len().min(ENTRIES_MAX));
-        for (_, shelved) in lines {
-            let entry = &shelved.entry;
-            if held
-                .last()
-                .is_some_and(|last| last.entry.name == entry.name && last.entry.share == entry.share)
-            {
-                left_out.push((shelved, LeftOut::Duplicate));
-            } else if held.len() == ENTRIES_MAX {
-                left_out.push((shelved, LeftOut::Full));
-            } else {
-                held.push(shelved);
+        lines.sort_by(|(_, a), (_, b)| key(a).cmp(key(b)));
+        let mut held: Vec<usize> = Vec::with_capacity(lines.len().min(ENTRIES_MAX));
+        for (at, _) in &lines {
+            let last = held.last().copied().filter(|&last| figures[last].is_same(&figures[*at]));
+            match last {
+                Some(of) => left_out.push(LeftOut { at: *at, why: Why::Duplicate { of } }),
+                None if held.len() == ENTRIES_MAX => left_out.push(LeftOut { at: *at, why: Why::Full }),
+                None => held.push(*at),
             }
         }
-        let (entries, bodies) = held.into_iter().map(|shelved| (shelved.entry, shelved.body)).unzip();
+        let (entries, bodies) =
+            held.into_iter().map(|at| (figures[at].entry.clone(), figures[at].body.clone())).unzip();
         let (catalogue, catalogue_text) = Catalogue::of_sorted(entries);
         (Self { catalogue, catalogue_text, bodies }, left_out)
     }
@@ -79,7 +79,7 @@ impl Shelf {
     /// The 17 figures that every isle knows.
     #[must_use]
     pub fn builtin() -> Self {
-        Self::new(builtin()).0
+        Self::new(&builtin()).0
     }
 
     /// The body of one share of a figure ([`Share::WHOLE`] for all of it), with its entry. O(log n).
@@ -120,12 +120,24 @@ impl Shelf {
     }
 }
 
-/// Why something that was read is not on the shelf.
+/// Something that is not on the shelf, by its place among what [`Shelf::new`] was given.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum LeftOut {
-    /// Another one with the same name and share came before.
-    Duplicate,
-    /// The shelf holds [`ENTRIES_MAX`] already; the last by name are left out.
+pub struct LeftOut {
+    /// Its place.
+    pub at: usize,
+    /// The reason.
+    pub why: Why,
+}
+
+/// Why something is not on the shelf.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Why {
+    /// Another one with the same name and share is held.
+    Duplicate {
+        /// The place of that one.
+        of: usize,
+    },
+    /// The shelf holds [`ENTRIES_MAX`].
     Full,
 }
 
@@ -181,8 +193,8 @@ mod tests {
     #[test]
     fn of_two_with_one_name_and_share_the_first_is_held() {
         let (shelf, left_out) =
-            Shelf::new(vec![shelved("b", 1, 1, 9), shelved("a", 1, 1, 2), shelved("b", 1, 1, 1)]);
-        assert_eq!(left_out, [(shelved("b", 1, 1, 1), LeftOut::Duplicate)]);
+            Shelf::new(&[shelved("b", 1, 1, 9), shelved("a", 1, 1, 2), shelved("b", 1, 1, 1)]);
+        assert_eq!(left_out, [LeftOut { at: 2, why: Why::Duplicate { of: 0 } }]);
         assert_eq!(shelf.get(&"b".parse().unwrap(), Share::WHOLE).unwrap().1, shelved("b", 1, 1, 9).body());
         assert_eq!(shelf.len(), 2);
     }
@@ -196,7 +208,7 @@ mod tests {
             shelved("a", 1, 12, 1),
             shelved("a0", 1, 1, 1),
         ];
-        let (shelf, _) = Shelf::new(figures);
+        let (shelf, _) = Shelf::new(&figures);
         let name = "a".parse().unwrap();
         let shares: Vec<String> = shelf.shares(&name).map(|(entry, _)| entry.share.to_string()).collect();
         assert_eq!(shares, ["1/12", "12/12", "2/12"]);

@@ -91,7 +91,8 @@ proptest! {
         figures in proptest::collection::vec(testing::figures(), 0..12),
         cut in 1usize..200,
     ) {
-        let (shelf, _) = Shelf::new(figures.iter().map(Shelved::from).collect());
+        let shelved: Vec<Shelved> = figures.iter().map(Shelved::from).collect();
+        let (shelf, _) = Shelf::new(&shelved);
         let mut parser = CatalogueParser::default();
         for chunk in shelf.catalogue_text().chunks(cut) {
             prop_assert!(parser.push(chunk).is_ok());
