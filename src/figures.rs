@@ -12,6 +12,7 @@
 //! | [`shelf`] | what one piece server holds, ready to send |
 //! | [`mod@merge`] | shares to a whole, and a whole to shares |
 //! | [`formats`] | figures in files: JSON, TOML, Rebrickable's CSV, LDraw |
+//! | [`watch`] | files and folders as they change |
 //! | [`text`] | text that shows what it is |
 
 pub mod catalogue;
@@ -21,12 +22,14 @@ pub mod merge;
 pub mod name;
 pub mod shelf;
 pub mod text;
+pub mod watch;
 
 pub use catalogue::{Catalogue, CatalogueError, CatalogueParser, Entry};
 pub use figure::{Figure, FigureError, Hash, Piece};
 pub use merge::{MergeError, SplitError, merge, split};
 pub use name::{FigureName, NotAFigureName, NotAShare, Share};
 pub use shelf::{Shelf, Shelved};
+pub use watch::{FigureWatch, FileProblem, WatchTask, watch_figures};
 
 #[cfg(test)]
 mod testing;
