@@ -13,6 +13,7 @@
 //! | [`mod@merge`] | shares to a whole, and a whole to shares |
 //! | [`formats`] | figures in files: JSON, TOML, Rebrickable's CSV, LDraw |
 //! | [`watch`] | files and folders as they change |
+//! | [`render`] | a figure for people: a table, a page |
 //! | [`text`] | text that shows what it is |
 
 pub mod catalogue;
@@ -20,6 +21,7 @@ pub mod figure;
 pub mod formats;
 pub mod merge;
 pub mod name;
+pub mod render;
 pub mod shelf;
 pub mod text;
 pub mod watch;
