@@ -4,7 +4,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
@@ -49,7 +49,7 @@ pub async fn serve<A: App>(
 ) {
     let door = Arc::new(Door { app, hosts, limits, meter: Meter::new(), builder: connection::builder() });
     let mut accepting =
-        Accepting { door, connections, tasks: JoinSet::new(), descriptors: Descriptors::now() };
+        Accepting { door, connections, tasks: JoinSet::new(), descriptors: Descriptors::new() };
     accepting.until_stopped(&listener).await;
     // Closing a listener resets what waits in its queue, so that is taken out first.
     while let Ok((stream, peer)) = accept_waiting(&listener) {
@@ -94,7 +94,7 @@ impl<A: App> Accepting<A> {
                         continue;
                     }
                     // EMFILE, ENFILE, ENOBUFS, ENOMEM: the connection stays in the queue.
-                    let evicted = self.evict();
+                    let evicted = self.evict(self.descriptors.excess_when_full());
                     warn!(%error, evicted, open = self.connections.open(), "cannot accept connections");
                     tokio::select! {
                         () = tokio::time::sleep(ACCEPT_PAUSE) => {}
@@ -106,8 +106,9 @@ impl<A: App> Accepting<A> {
     }
 
     fn take_in(&mut self, stream: TcpStream, peer: SocketAddr) {
-        if self.descriptors.are_short(&stream) {
-            let evicted = self.evict();
+        let excess = self.descriptors.excess(&stream, Instant::now());
+        if excess > 0 {
+            let evicted = self.evict(excess);
             debug!(evicted, "descriptors run short");
         }
         let Ok(dialled) = stream.local_addr() else { return };
@@ -133,8 +134,8 @@ impl<A: App> Accepting<A> {
         }
     }
 
-    fn evict(&self) -> usize {
-        let evicted = self.connections.evict(self.descriptors.batch());
+    fn evict(&self, count: usize) -> usize {
+        let evicted = self.connections.evict(count);
         self.door.meter.evicted(evicted);
         evicted
     }
@@ -142,27 +143,47 @@ impl<A: App> Accepting<A> {
 
 /// How near the process is to its limit of open files.
 struct Descriptors {
-    /// `RLIMIT_NOFILE`; `None` is unlimited.
-    limit: Option<u64>,
+    limit: usize,
+    counted: Option<Instant>,
+    /// The last count was above 85 %.
+    near: bool,
 }
 
 impl Descriptors {
-    fn now() -> Self {
-        Self { limit: rustix::process::getrlimit(rustix::process::Resource::Nofile).current }
+    /// Counting walks a directory of /proc (4 ms for 20,000), so it is done this often at most.
+    const COUNT_INTERVAL: Duration = Duration::from_millis(200);
+
+    fn new() -> Self {
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        let limit = limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
+        Self { limit, counted: None, near: false }
     }
 
-    /// Whether more than 90 % of the descriptors are used. A new descriptor is always the lowest one free, so
-    /// its number says at least how many are in use, without a system call.
-    fn are_short(&self, newest: &impl AsRawFd) -> bool {
-        let newest = u64::try_from(newest.as_raw_fd()).unwrap_or(0);
-        self.limit.is_some_and(|limit| newest >= limit - limit / 10)
+    /// How many connections should close now that `newest` has been opened: when more than 90 % of the
+    /// descriptors are used, as many as bring that down to 85 %.
+    fn excess(&mut self, newest: &impl AsRawFd, now: Instant) -> usize {
+        // A new descriptor is the lowest one free, so at least as many as its number are in use. That costs
+        // no system call, but once some have been closed below it says little: then we count.
+        let at_least = usize::try_from(newest.as_raw_fd()).unwrap_or(0);
+        if !self.near && at_least < self.share(90) {
+            return 0;
+        }
+        if self.counted.is_some_and(|counted| now.duration_since(counted) < Self::COUNT_INTERVAL) {
+            return 0;
+        }
+        self.counted = Some(now);
+        let used = std::fs::read_dir("/proc/self/fd").map_or(at_least, Iterator::count);
+        self.near = used > self.share(85);
+        if used > self.share(90) { used - self.share(85) } else { 0 }
     }
 
-    /// How many idle connections to close at once: looking for the oldest costs a walk over all of them,
-    /// which must not happen for each newcomer.
-    fn batch(&self) -> usize {
-        let limit = usize::try_from(self.limit.unwrap_or(0)).unwrap_or(usize::MAX);
-        (limit / 50).clamp(1, 1000)
+    /// How many should close when not one descriptor is left.
+    fn excess_when_full(&self) -> usize {
+        (self.limit - self.share(85)).max(1)
+    }
+
+    fn share(&self, percent: usize) -> usize {
+        self.limit / 100 * percent + self.limit % 100 * percent / 100
     }
 }
 

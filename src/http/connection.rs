@@ -223,7 +223,8 @@ impl<A: App> Connection<A> {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                     there => return matches!(there, Ok(1..)),
                 }
-                if answered || began.elapsed() >= NEWCOMER {
+                let may_speak = !answered && self.line.connections().is_stopped();
+                if !may_speak || began.elapsed() >= NEWCOMER {
                     return false;
                 }
                 until = until.min(began + NEWCOMER);

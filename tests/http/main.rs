@@ -6,6 +6,7 @@
     reason = "a failed unwrap is a failed test; nobody imports a test"
 )]
 
+mod descriptors;
 mod gate;
 mod harness;
 mod leaving;
