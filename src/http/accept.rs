@@ -31,6 +31,8 @@ pub trait App: Send + Sync + 'static {
 /// After a failed `accept` the next try waits this long: descriptors come back when connections end, and a
 /// tighter loop would only burn the CPU that could end them.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Strangers can make `accept` fail as often as they like; the log hears of it this often.
+const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
 /// What one connection may leave unsent in the kernel: enough for a fast link, little for a mute reader.
 const UNSENT_BYTES_MAX: u32 = 128 * 1024;
 /// A client that has vanished without a word is noticed after this long, if we have sent it anything.
@@ -48,8 +50,13 @@ pub async fn serve<A: App>(
     connections: Connections,
 ) {
     let door = Arc::new(Door { app, hosts, limits, meter: Meter::new(), builder: connection::builder() });
-    let mut accepting =
-        Accepting { door, connections, tasks: JoinSet::new(), descriptors: Descriptors::new() };
+    let mut accepting = Accepting {
+        door,
+        connections,
+        tasks: JoinSet::new(),
+        descriptors: Descriptors::new(),
+        complained: None,
+    };
     accepting.until_stopped(&listener).await;
     // Closing a listener resets what waits in its queue, so that is taken out first.
     while let Ok((stream, peer)) = accept_waiting(&listener) {
@@ -67,6 +74,8 @@ struct Accepting<A> {
     connections: Connections,
     tasks: JoinSet<()>,
     descriptors: Descriptors,
+    /// When a failed `accept` was last logged.
+    complained: Option<Instant>,
 }
 
 enum Wake {
@@ -95,7 +104,7 @@ impl<A: App> Accepting<A> {
                     }
                     // EMFILE, ENFILE, ENOBUFS, ENOMEM: the connection stays in the queue.
                     let evicted = self.evict(self.descriptors.excess_when_full());
-                    warn!(%error, evicted, open = self.connections.open(), "cannot accept connections");
+                    self.complain(&error, evicted);
                     tokio::select! {
                         () = tokio::time::sleep(ACCEPT_PAUSE) => {}
                         () = self.connections.stopped() => return,
@@ -131,6 +140,15 @@ impl<A: App> Accepting<A> {
         if ended.is_err_and(|error| error.is_panic()) {
             self.door.meter.panicked();
             error!("a connection's task panicked; its connection was cut");
+        }
+    }
+
+    /// Every failure is counted; one in a while is logged.
+    fn complain(&mut self, error: &io::Error, evicted: usize) {
+        let now = Instant::now();
+        if self.complained.is_none_or(|at| now.duration_since(at) >= COMPLAINT_INTERVAL) {
+            self.complained = Some(now);
+            warn!(%error, evicted, open = self.connections.open(), "cannot accept connections");
         }
     }
 

@@ -26,7 +26,7 @@ use hyper::server::conn::http1;
 use hyper_util::rt::TokioTimer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::{sleep_until, timeout, timeout_at};
+use tokio::time::{sleep, sleep_until, timeout_at};
 use tracing::debug;
 
 use crate::http::accept::App;
@@ -330,7 +330,6 @@ impl<A: App> Connection<A> {
             &told.method,
             told.old,
         );
-        let connections = self.line.connections().clone();
         let meter = &self.door.meter;
         let finish = {
             let exchange = exchange.clone();
@@ -340,7 +339,7 @@ impl<A: App> Connection<A> {
                 let says_close = says_close(&answer);
                 // HTTP/1.0 has no chunks: a body of unknown length ends with the connection.
                 let endless = told.old && answer.body().size_hint().exact().is_none();
-                if told.close || says_close || endless || connections.is_closing() {
+                if told.close || says_close || endless || in_flight.is_last() {
                     answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
                     exchange.close.store(true, Ordering::Relaxed);
                     in_flight.told();
@@ -391,8 +390,8 @@ impl<A: App> Connection<A> {
         if self.stream.shutdown().await.is_err() {
             return;
         }
-        let leaving = self.line.connections().is_closing();
-        let linger = if leaving { LEAVING_LINGER } else { self.door.limits.linger };
+        let connections = self.line.connections().clone();
+        let linger = self.door.limits.linger;
         let mut left = LINGER_BYTES_MAX;
         let drain = async {
             loop {
@@ -403,11 +402,15 @@ impl<A: App> Connection<A> {
                 }
             }
         };
-        if more_expected {
-            // Whoever sends for longer than this is not interested in our answer.
-            let _ = timeout(linger, drain).await;
-        } else {
+        if !more_expected {
             drain.now_or_never();
+            return;
+        }
+        // Whoever sends for longer than this is not interested in our answer.
+        tokio::select! {
+            () = drain => {}
+            () = sleep(linger) => {}
+            () = async { connections.stopped().await; sleep(LEAVING_LINGER).await } => {}
         }
     }
 }

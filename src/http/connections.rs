@@ -333,6 +333,11 @@ pub(super) struct InFlight {
 }
 
 impl InFlight {
+    /// Whether its connection should end with its answer.
+    pub(super) fn is_last(&self) -> bool {
+        self.connections.is_closing() || lock(&self.line.state).unwanted
+    }
+
     /// Its answer says `Connection: close`.
     pub(super) fn told(&self) {
         self.line.pay(&self.connections.shared);
