@@ -239,7 +239,7 @@ pub enum FigureError {
         chars_max: usize,
     },
     /// A part or colour that a terminal or a page could show as something else.
-    #[error("{what} {text:?} has control or direction characters")]
+    #[error("{what} {text:?} has characters that cannot be seen")]
     NotPlain {
         /// `part` or `colour`.
         what: &'static str,

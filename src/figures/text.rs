@@ -4,19 +4,16 @@ use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
 
+use isle_mesh::wire::text::is_visible;
 use serde::de;
 
-/// Neither a control character nor one that reorders, hides or breaks lines. The joiners U+200C and U+200D are plain:
-/// some scripts cannot be written without them.
+/// A plain space or a visible character, as the network's rule for texts has it: what passes cannot move a terminal's
+/// cursor, turn a line around or hide itself.
+///
+/// Source: NETWORK.md, "Texts".
 #[must_use]
 pub fn is_plain(c: char) -> bool {
-    !c.is_control()
-        && !matches!(
-            c,
-            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}' | '\u{200e}' | '\u{200f}'
-                | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
-                | '\u{feff}' | '\u{fff9}'..='\u{fffd}' | '\u{e0000}'..='\u{e007f}'
-        )
+    c == ' ' || is_visible(c)
 }
 
 /// The text with everything that is not plain written as `\u{..}`: one line, safe to print. Not for parsing back.

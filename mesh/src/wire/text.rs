@@ -45,7 +45,8 @@ pub fn is_version(text: &str) -> bool {
 }
 
 /// Neither white space, nor a control or format character, nor one that is drawn as nothing.
-fn is_visible(c: char) -> bool {
+#[must_use]
+pub fn is_visible(c: char) -> bool {
     !(c.is_whitespace() || c.is_control() || is_unseen(c))
 }
 

@@ -74,7 +74,7 @@ fn errors_in_json_have_their_line() {
         ),
         (
             &figure("{\"part\":\"a\",\"quantity\":1},\n{\"part\":\n\"a\\u0007\"\n,\"quantity\":1}"),
-            "line 6: part \"a\\u{7}\" has control or direction characters",
+            "line 6: part \"a\\u{7}\" has characters that cannot be seen",
         ),
         (
             &figure(r#"{"part":"a","quantity":-1}"#),
@@ -171,7 +171,7 @@ fn errors_in_csv_have_their_line() {
         (rows("3001,4,0,False"), "line 3: quantity of \"3001\" is 0"),
         (rows(",4,1,False"), "line 3: a piece has no part"),
         (rows("3001,4,1,maybe"), "line 3: is spare \"maybe\" is neither true nor false"),
-        (rows("\"a\tb\",4,1,False"), "line 3: part \"a\\tb\" has control or direction characters"),
+        (rows("\"a\tb\",4,1,False"), "line 3: part \"a\\tb\" has characters that cannot be seen"),
     ] {
         assert_eq!(refused("a.csv", &file), error, "{file}");
     }
