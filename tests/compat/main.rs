@@ -8,6 +8,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests may stop at the first surprise, as tests do")]
 
 mod corpus;
+mod figures;
 mod network;
 mod recorded;
 mod vectors;

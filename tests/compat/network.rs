@@ -8,7 +8,7 @@ use isle_mesh::identity::Identity;
 use crate::recorded;
 use crate::vectors::tag;
 
-fn network() -> String {
+pub(crate) fn network() -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("NETWORK.md")).unwrap()
 }
 
