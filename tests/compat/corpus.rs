@@ -36,3 +36,23 @@ fn the_transfer_corpus_holds() {
 fn the_proof_corpus_holds() {
     replay("proof", checks::proof);
 }
+
+#[test]
+fn the_catalogue_corpus_holds() {
+    replay("catalogue", checks::catalogue);
+}
+
+#[test]
+fn the_csv_corpus_holds() {
+    replay("csv", checks::csv);
+}
+
+#[test]
+fn the_figures_json_corpus_holds() {
+    replay("figures_json", checks::figures_json);
+}
+
+#[test]
+fn the_ldraw_corpus_holds() {
+    replay("ldraw", checks::ldraw);
+}
