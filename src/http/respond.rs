@@ -3,6 +3,9 @@
 
 use http::StatusCode;
 
+use crate::api::Denied;
+use crate::api::events::Crowded;
+use crate::api::members::NotFound;
 use crate::http::gate::Refusal;
 use crate::http::gate::head::METHODS_ALLOWED;
 use crate::http::hosts::Foreign;
@@ -70,6 +73,58 @@ impl From<Foreign> for Problem {
             .advise("open this address in the browser itself, or ask from a program"),
         }
     }
+}
+
+impl From<NotFound> for Problem {
+    fn from(unfound: NotFound) -> Self {
+        let (reason, title, advice) = match &unfound {
+            NotFound::Nobody(_) => {
+                ("no-such-member", "no such member", "see who is there with: isle members")
+            }
+            NotFound::Several { .. } => {
+                ("ambiguous-member", "more than one such member", "add more of the id, as in p1~k7")
+            }
+        };
+        Self::new(StatusCode::NOT_FOUND, reason, title, unfound.to_string()).advise(advice)
+    }
+}
+
+impl From<Denied> for Problem {
+    fn from(denied: Denied) -> Self {
+        let (status, reason, title) = match denied {
+            Denied::NotOnLink => (StatusCode::FORBIDDEN, "not-on-link", "for nodes of this network only"),
+            Denied::BadNonce => (StatusCode::BAD_REQUEST, "bad-nonce", "malformed nonce"),
+        };
+        Self::new(status, reason, title, denied.to_string()).advise("for the table as JSON see GET /members")
+    }
+}
+
+impl From<Crowded> for Problem {
+    fn from(crowded: Crowded) -> Self {
+        let reason = match crowded {
+            Crowded::Node => "too-many-streams",
+            Crowded::Address => "too-many-streams-of-address",
+        };
+        let mut problem =
+            Self::new(StatusCode::SERVICE_UNAVAILABLE, reason, "too many event streams", crowded.to_string())
+                .advise("close some, or follow another node: every node tells the same events");
+        problem.retry_after = Some(5);
+        problem
+    }
+}
+
+/// This node is being stopped and begins nothing long.
+#[must_use]
+pub fn draining() -> Problem {
+    let mut problem = Problem::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "draining",
+        "being stopped",
+        "this node is being stopped",
+    )
+    .advise("ask another node; see isle members");
+    problem.retry_after = Some(1);
+    problem
 }
 
 /// The answer in place of one whose making panicked.
