@@ -1,9 +1,9 @@
 //! A node with few descriptors, and one with very many connections: in a process of its own, whose limits and
 //! memory are then the node's alone.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Lines, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -27,29 +27,43 @@ async fn node_of_its_own() {
     wait.await.unwrap().unwrap();
 }
 
-struct Process {
+/// A process of this test program that serves.
+pub struct Process {
     child: Child,
-    address: SocketAddr,
+    said: Lines<BufReader<ChildStdout>>,
+    pub address: SocketAddr,
 }
 
 impl Process {
     fn start(descriptors: u64) -> Self {
+        Self::start_test("descriptors::node_of_its_own", descriptors)
+    }
+
+    /// Runs the ignored test of this name, which says where it listens.
+    pub fn start_test(name: &str, descriptors: u64) -> Self {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "descriptors::node_of_its_own", "--ignored", "--nocapture"])
+            .args(["--exact", name, "--ignored", "--nocapture"])
             .env(LIMIT, descriptors.to_string())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let address = lines
+        let mut said = BufReader::new(child.stdout.take().unwrap()).lines();
+        let address = said
+            .by_ref()
             .map_while(Result::ok)
             .find_map(|line| line.strip_prefix("address=").map(|address| address.parse().unwrap()))
             .expect("the node says where it listens");
-        Self { child, address }
+        Self { child, said, address }
     }
 
-    fn connect(&self) -> TcpStream {
+    /// Gives it a line and waits until it is done with it.
+    pub fn tell(&mut self, line: &str) {
+        writeln!(self.child.stdin.as_mut().unwrap(), "{line}").unwrap();
+        self.said.by_ref().map_while(Result::ok).find(|line| line == "done").expect("it is done");
+    }
+
+    pub fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(self.address).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         stream
@@ -62,7 +76,7 @@ impl Process {
         after_name[11].parse::<u64>().unwrap() + after_name[12].parse::<u64>().unwrap()
     }
 
-    fn resident_kib(&self) -> u64 {
+    pub fn resident_kib(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
         line.split_whitespace().nth(1).unwrap().parse().unwrap()

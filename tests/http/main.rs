@@ -11,3 +11,4 @@ mod gate;
 mod harness;
 mod leaving;
 mod slow;
+mod streams;
