@@ -153,3 +153,99 @@ fn http_1_0_closes_unless_asked_not_to() {
     assert!(keep("Connection: Keep-Alive\r\n"));
     assert!(!keep("Connection: keep-alive, close\r\n"));
 }
+
+mod any {
+    use proptest::prelude::*;
+
+    use super::super::*;
+    use crate::http::gate::discard::Discard;
+    use crate::http::gate::scan::Scanner;
+
+    /// What the gate makes of a stream: the requests it would let pass, or where it stopped.
+    fn read(stream: &[u8], pieces: &[usize]) -> Vec<Result<String, Refusal>> {
+        let mut read = Vec::new();
+        let mut at = 0;
+        while at < stream.len() {
+            let mut scanner = Scanner::default();
+            let mut end = at;
+            let mut cuts = pieces.iter().cycle();
+            let extent = loop {
+                match scanner.scan(&stream[at..end]) {
+                    Ok(Some(extent)) => break extent,
+                    Err(refusal) => {
+                        read.push(Err(refusal));
+                        return read;
+                    }
+                    Ok(None) if end == stream.len() => return read,
+                    Ok(None) => end = (end + cuts.next().unwrap()).min(stream.len()),
+                }
+            };
+            let head = Head::parse(&Bytes::copy_from_slice(&stream[at + extent.start..at + extent.end]))
+                .and_then(|head| Ok((Discard::new(head.framing)?, head)));
+            at += extent.end;
+            match head {
+                Ok((mut discard, head)) => {
+                    match discard.skip(&stream[at..]) {
+                        Ok(taken) => at += taken,
+                        Err(refusal) => {
+                            read.push(Err(refusal));
+                            return read;
+                        }
+                    }
+                    read.push(Ok(format!("{head:?}")));
+                }
+                Err(refusal) => {
+                    read.push(Err(refusal));
+                    return read;
+                }
+            }
+        }
+        read
+    }
+
+    /// Streams that are nearly requests: fragments of them in any order.
+    fn nearly_requests() -> impl Strategy<Value = Vec<u8>> {
+        let fragment = prop::sample::select(vec![
+            "GET / HTTP/1.1\r\n",
+            "HEAD /a%41?b HTTP/1.0\r\n",
+            "Host: a\r\n",
+            "Content-Length: 5\r\n",
+            "Transfer-Encoding: chunked\r\n",
+            "Connection: x, close\r\n",
+            "X: y\r\n",
+            "\r\n",
+            "5\r\nhello\r\n",
+            "0\r\n\r\n",
+            "hello",
+            " ",
+            "\t",
+            ":",
+            "\r",
+            "\n",
+            "%",
+            "\0",
+        ]);
+        let noise = prop::collection::vec(any::<u8>(), 0..4);
+        prop::collection::vec(
+            prop_oneof![9 => fragment.prop_map(|text| text.as_bytes().to_vec()), 1 => noise],
+            0..30,
+        )
+        .prop_map(|fragments| fragments.concat())
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_read_does_not_depend_on_how_it_arrives(
+            stream in nearly_requests(),
+            pieces in prop::collection::vec(1_usize..9, 1..9),
+        ) {
+            prop_assert_eq!(read(&stream, &pieces), read(&stream, &[usize::from(u16::MAX)]));
+        }
+
+        #[test]
+        fn no_bytes_panic(stream in prop::collection::vec(any::<u8>(), 0..300)) {
+            let _ = read(&stream, &[7]);
+            let _ = Head::parse(&Bytes::from(stream));
+        }
+    }
+}
