@@ -14,8 +14,10 @@
 pub mod event;
 pub mod identity;
 pub mod member;
+pub mod membership;
 pub mod proof;
 pub mod shared;
+pub mod table;
 pub mod transfer;
 pub mod verify;
 pub mod wire;

@@ -1,0 +1,378 @@
+//! Finding the others: hello, offer, cookie; their table at once, and again whenever ours turns out to lack something.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use super::{Destination, Fetch, Membership, Source, Timer};
+use crate::member::MemberId;
+use crate::verify::Refused;
+use crate::wire::{Cookie, Hello, Message, Offer};
+
+/// For so long after its first word a node is starting: newer words of its key are those of an earlier life.
+pub(super) const STARTING: Duration = Duration::from_secs(2);
+/// When the hellos of a start go out.
+const HELLOS: [Duration; 5] = [
+    Duration::ZERO,
+    Duration::from_millis(50),
+    Duration::from_millis(100),
+    Duration::from_millis(200),
+    Duration::from_millis(400),
+];
+/// Nobody has answered by then: nobody is there.
+const NOBODY: Duration = Duration::from_millis(500);
+/// So many members answer each attempt.
+const ANSWERS: usize = 3;
+/// A difference between tables must last so long: most end by themselves.
+const DIFFERENCE: Duration = Duration::from_secs(1);
+/// Then one waits up to this, so that not all ask at once.
+const DIFFERENCE_SPREAD: Duration = Duration::from_millis(500);
+/// A member that brought nothing new is not asked again for this long, doubling up to 64 times.
+const UNHELPFUL: Duration = Duration::from_secs(10);
+/// A cookie is good for one to two of these.
+const COOKIE_PERIOD: Duration = Duration::from_secs(30);
+/// Addresses admitted by cookie and offers remembered, at most.
+const REMEMBERED_MAX: usize = 256;
+
+/// State of finding the others.
+#[derive(Debug)]
+pub(super) struct Joining {
+    nonce: u64,
+    secret: u64,
+    cookie: Option<[u8; 16]>,
+    greeted: Vec<SocketAddr>,
+    offered: bool,
+    complete: bool,
+    offers: BTreeMap<MemberId, (u64, SocketAddr)>,
+    fetching: Option<MemberId>,
+    differs_since: Option<Instant>,
+    differing: BTreeMap<MemberId, u64>,
+    unhelpful: BTreeMap<MemberId, (Instant, u32)>,
+    admitted: BTreeMap<IpAddr, Instant>,
+}
+
+impl Joining {
+    pub(super) fn new(nonce: u64, secret: u64) -> Self {
+        Self {
+            nonce,
+            secret,
+            cookie: None,
+            greeted: Vec::new(),
+            offered: false,
+            complete: false,
+            offers: BTreeMap::new(),
+            fetching: None,
+            differs_since: None,
+            differing: BTreeMap::new(),
+            unhelpful: BTreeMap::new(),
+            admitted: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn give_up(&mut self) {
+        if !self.offered {
+            self.complete = true;
+        }
+    }
+
+    pub(super) fn sweep(&mut self, now: Instant) {
+        self.admitted.retain(|_, since| now.saturating_duration_since(*since) < 2 * COOKIE_PERIOD);
+        self.unhelpful.retain(|_, (until, _)| *until > now);
+    }
+
+    pub(super) fn is_admitted(&self, ip: IpAddr) -> bool {
+        self.admitted.contains_key(&ip.to_canonical())
+    }
+}
+
+impl Membership {
+    /// Asks who is there, on every path.
+    pub(super) fn begin_joining(&mut self, now: Instant) {
+        self.joining.offered = false;
+        self.timers.disarm(|timer| matches!(timer, Timer::Hello(_) | Timer::NobodyThere));
+        for (attempt, after) in (1..).zip(&HELLOS[1..]) {
+            self.timers.arm(now + *after, Timer::Hello(attempt));
+        }
+        self.timers.arm(now + NOBODY, Timer::NobodyThere);
+        self.say_hello(0);
+    }
+
+    /// Seeds and remembered members to be asked besides, at their discovery port.
+    pub fn greet(&mut self, at: Vec<SocketAddr>) {
+        self.joining.greeted = at;
+        self.joining.greeted.truncate(REMEMBERED_MAX);
+        if self.record_said.is_some() {
+            let bytes = self.hello(0);
+            for at in self.joining.greeted.clone() {
+                self.send_to(at, bytes.clone());
+            }
+            if let Some((_, record)) = self.record_said.clone() {
+                for at in self.joining.greeted.clone() {
+                    self.send_to(at, record.clone());
+                }
+            }
+        }
+    }
+
+    /// Whether the table has been fetched, or nobody answered.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.joining.complete
+    }
+
+    pub(super) fn say_hello(&mut self, attempt: u8) {
+        if self.joining.offered || self.leaving {
+            return;
+        }
+        let bytes = self.hello(attempt);
+        for at in self.joining.greeted.clone() {
+            self.send_to(at, bytes.clone());
+        }
+        self.send(Destination::Everyone, bytes);
+    }
+
+    fn hello(&mut self, attempt: u8) -> bytes::Bytes {
+        let hello = Message::Hello(Hello {
+            nonce: self.joining.nonce,
+            attempt,
+            digest: self.digest(),
+            cookie: self.joining.cookie,
+            island: self.island_given.clone(),
+            unicast_port: self.record.unicast_port,
+            asking: false,
+        });
+        let seq = self.next_seq();
+        self.identity.sign_word(self.tag, &hello, seq)
+    }
+
+    pub(super) fn hear_hello(&mut self, now: Instant, from: Source, hello: &Hello) -> Result<(), Refused> {
+        if self.leaving || self.record_said.is_none() {
+            return Err(Refused::Unasked);
+        }
+        let strangers = hello.island.as_ref().is_some_and(|island| {
+            *island != self.record.island && (self.island_given.is_some() || self.island_from.is_some())
+        });
+        if strangers {
+            return Err(Refused::Island);
+        }
+        let ip = from.addr.ip().to_canonical();
+        let mut to = from.addr;
+        to.set_port(hello.unicast_port);
+        if !self.is_on_link(ip) {
+            let period = self.cookie_period(now);
+            let good = hello.cookie.is_some_and(|cookie| {
+                cookie == self.cookie_for(ip, period) || cookie == self.cookie_for(ip, period.wrapping_sub(1))
+            });
+            if !good {
+                let answer = Cookie { nonce: hello.nonce, cookie: self.cookie_for(ip, period) };
+                return self.answer(to, &Message::Cookie(answer));
+            }
+            if self.joining.admitted.len() < REMEMBERED_MAX {
+                self.joining.admitted.insert(ip, now);
+            }
+        } else if !self.is_our_turn(hello) {
+            return Ok(());
+        }
+        let offer = Offer {
+            nonce: hello.nonce,
+            observed: from.addr,
+            digest: self.digest(),
+            members: u32::try_from(self.table.len() + 1).unwrap_or(u32::MAX),
+            http_port: self.record.http_port,
+            island: self.record.island.clone(),
+            island_given: self.island_given.is_some(),
+            intermediary: self.record.roles.iter().any(|role| role == "intermediary")
+                && !self.record.draining,
+        };
+        self.answer(to, &Message::Offer(offer))
+    }
+
+    fn answer(&mut self, to: SocketAddr, message: &Message) -> Result<(), Refused> {
+        let seq = self.next_seq();
+        let bytes = self.identity.sign_word(self.tag, message, seq);
+        self.send_to(to, bytes);
+        Ok(())
+    }
+
+    /// Everybody draws the same lots, so that three answer each attempt. Who only asks for an intermediary gets one.
+    fn is_our_turn(&self, hello: &Hello) -> bool {
+        if hello.asking && self.record.draining {
+            return false;
+        }
+        let lot = |id: &MemberId| {
+            let mut hasher = blake3::Hasher::new();
+            hasher.update(&hello.nonce.to_be_bytes()).update(&id.0);
+            let mut first = [0; 8];
+            first.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
+            (u64::from_le_bytes(first), *id)
+        };
+        let wanted = |member: &crate::member::Member| {
+            !member.standing.is_gone()
+                && (!hello.asking || member.has_role("intermediary") && !member.record.draining)
+        };
+        if hello.asking && !self.record.roles.iter().any(|role| role == "intermediary") {
+            return false;
+        }
+        let mine = lot(&self.id());
+        let last = ANSWERS * (usize::from(hello.attempt) + 1);
+        let before =
+            self.members().filter(|member| wanted(member) && lot(&member.id) < mine).take(last).count();
+        (last - ANSWERS..last).contains(&before)
+    }
+
+    fn cookie_period(&self, now: Instant) -> u64 {
+        now.saturating_duration_since(self.started).as_secs() / COOKIE_PERIOD.as_secs()
+    }
+
+    fn cookie_for(&self, ip: IpAddr, period: u64) -> [u8; 16] {
+        let mut hasher = blake3::Hasher::new();
+        hasher
+            .update(b"isle cookie")
+            .update(&self.joining.secret.to_be_bytes())
+            .update(&period.to_be_bytes());
+        match ip {
+            IpAddr::V4(ip) => hasher.update(&ip.to_ipv6_mapped().octets()),
+            IpAddr::V6(ip) => hasher.update(&ip.octets()),
+        };
+        let mut cookie = [0; 16];
+        cookie.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+        cookie
+    }
+
+    pub(super) fn hear_cookie(&mut self, cookie: Cookie) -> Result<(), Refused> {
+        if cookie.nonce != self.joining.nonce || self.joining.cookie == Some(cookie.cookie) {
+            return Err(Refused::Unasked);
+        }
+        self.joining.cookie = Some(cookie.cookie);
+        let bytes = self.hello(0);
+        for at in self.joining.greeted.clone() {
+            self.send_to(at, bytes.clone());
+        }
+        Ok(())
+    }
+
+    pub(super) fn hear_offer(
+        &mut self,
+        now: Instant,
+        from: Source,
+        id: MemberId,
+        offer: &Offer,
+    ) -> Result<(), Refused> {
+        if offer.nonce != self.joining.nonce {
+            return Err(Refused::Unasked);
+        }
+        if offer.island_given && self.island_given.as_ref().is_some_and(|ours| *ours != offer.island) {
+            return Err(Refused::Island);
+        }
+        self.joining.offered = true;
+        self.consider_offered_island(now, id, &offer.island, offer.island_given);
+        if offer.http_port == 0 || self.joining.offers.len() >= REMEMBERED_MAX {
+            return Ok(());
+        }
+        let at = SocketAddr::new(from.addr.ip(), offer.http_port);
+        let at = match (at, from.addr) {
+            (SocketAddr::V6(mut at), SocketAddr::V6(seen)) => {
+                at.set_scope_id(seen.scope_id());
+                SocketAddr::V6(at)
+            }
+            (at, _) => at,
+        };
+        self.joining.offers.insert(id, (offer.digest, at));
+        self.fetch_offered();
+        Ok(())
+    }
+
+    /// Fetches from the first offer, later from those that differ from what we have by then.
+    fn fetch_offered(&mut self) {
+        if self.joining.fetching.is_some() {
+            return;
+        }
+        let ours = self.digest();
+        while let Some((id, (digest, at))) = self.joining.offers.pop_first() {
+            if !self.joining.complete || digest != ours {
+                self.joining.fetching = Some(id);
+                self.fetches.push_back(Fetch { from: id, at: vec![at] });
+                return;
+            }
+        }
+    }
+
+    pub(super) fn has_merged(&mut self, now: Instant, from: MemberId, news: usize) {
+        self.joining.complete = true;
+        if self.joining.fetching == Some(from) {
+            self.joining.fetching = None;
+        }
+        if news == 0 {
+            self.was_unhelpful(now, from);
+        } else {
+            self.joining.unhelpful.remove(&from);
+        }
+        self.fetch_offered();
+    }
+
+    /// A fetch came to nothing; the next in line is asked.
+    pub fn fetch_failed(&mut self, now: Instant, from: MemberId) {
+        if self.joining.fetching == Some(from) {
+            self.joining.fetching = None;
+        }
+        self.was_unhelpful(now, from);
+        self.fetch_offered();
+        if self.joining.fetching.is_none() {
+            self.joining.complete = true;
+        }
+    }
+
+    fn was_unhelpful(&mut self, now: Instant, from: MemberId) {
+        let times = self.joining.unhelpful.get(&from).map_or(0, |(_, times)| (*times + 1).min(6));
+        self.joining.unhelpful.insert(from, (now + UNHELPFUL * 2_u32.pow(times), times));
+        if self.joining.unhelpful.len() > REMEMBERED_MAX {
+            self.joining.unhelpful.retain(|_, (until, _)| *until > now);
+        }
+    }
+
+    /// What a member says of its table, against ours.
+    pub(super) fn compare_digest(&mut self, now: Instant, id: MemberId, digest: u64) {
+        if digest == self.digest() {
+            self.joining.differing.remove(&id);
+            if self.joining.differing.is_empty() {
+                self.joining.differs_since = None;
+            }
+            return;
+        }
+        self.joining.differing.insert(id, digest);
+        if self.joining.differs_since.is_none() {
+            self.joining.differs_since = Some(now);
+            let wait = DIFFERENCE + self.up_to(DIFFERENCE_SPREAD);
+            self.timers.arm(now + wait, Timer::CatchUp);
+        }
+    }
+
+    /// The difference has lasted: asks one of those who differ.
+    pub(super) fn catch_up(&mut self, now: Instant) {
+        if self.joining.differs_since.take().is_none() || self.joining.fetching.is_some() || self.leaving {
+            return;
+        }
+        let ours = self.digest();
+        let differing = std::mem::take(&mut self.joining.differing);
+        let candidates: Vec<MemberId> = differing
+            .into_iter()
+            .filter(|(id, digest)| {
+                *digest != ours && self.joining.unhelpful.get(id).is_none_or(|(until, _)| *until <= now)
+            })
+            .map(|(id, _)| id)
+            .filter(|id| {
+                self.peers
+                    .get(id)
+                    .and_then(|peer| peer.view.as_ref())
+                    .is_some_and(|m| !m.http_addresses.is_empty())
+            })
+            .collect();
+        if candidates.is_empty() {
+            return;
+        }
+        let chosen = candidates[rand::RngExt::random_range(&mut self.rng, 0..candidates.len())];
+        let Some(view) = self.peers.get(&chosen).and_then(|peer| peer.view.clone()) else { return };
+        self.joining.fetching = Some(chosen);
+        self.fetches.push_back(Fetch { from: chosen, at: view.http_addresses.clone() });
+    }
+}

@@ -1,0 +1,126 @@
+//! Going on purpose: draining, the farewell, and passing on others' words of this kind.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::announce::URGENT;
+use super::{Destination, Membership, Source, Timer};
+use crate::event::EventKind;
+use crate::member::{LeaveReason, MemberId, Standing};
+use crate::verify::{Verified, Word};
+use crate::wire::{Farewell, Message};
+
+/// So many of those who hear a word pass it on.
+const RELAYS: usize = 6;
+/// Whoever passes a word on waits up to this long: perhaps others do.
+const RELAY_WAIT: Duration = Duration::from_millis(20);
+/// A word heard so often needs no passing on.
+const HEARD_ENOUGH: u8 = 2;
+
+/// A word that we may pass on.
+#[derive(Clone, Debug)]
+pub(super) struct Relay {
+    bytes: Bytes,
+    heard: u8,
+}
+
+impl Membership {
+    /// Tells everyone that we stop soon, so that nobody chooses us any more. Said once.
+    pub fn drain(&mut self, now: Instant) {
+        if !self.record.draining && !self.leaving {
+            self.record.draining = true;
+            self.say_record(now);
+        }
+    }
+
+    /// Says farewell. Further copies follow at 15 and 40 ms; then the caller may stop.
+    pub fn leave(&mut self, now: Instant, reason: LeaveReason) {
+        if self.leaving {
+            return;
+        }
+        self.leaving = true;
+        let seq = self.next_seq();
+        let bytes = self.identity.sign_word(self.tag, &Message::Farewell(Farewell { reason }), seq);
+        self.timers.disarm(|_| true);
+        self.farewell = Some((bytes.clone(), URGENT.len()));
+        self.say_thrice(now, bytes, URGENT);
+        self.publish_self(now, Some(EventKind::Left));
+    }
+
+    /// Whether the last copy of our farewell is out.
+    #[must_use]
+    pub fn has_said_farewell(&self) -> bool {
+        self.farewell.as_ref().is_some_and(|(_, left)| *left == 0) && self.transmits.is_empty()
+    }
+
+    /// Whether `bytes` are our farewell; then one copy less is owed.
+    pub(super) fn pay_farewell(&mut self, bytes: &Bytes) -> bool {
+        match &mut self.farewell {
+            Some((said, left)) if said == bytes => {
+                *left = left.saturating_sub(1);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    pub(super) fn has_left(
+        &mut self,
+        now: Instant,
+        id: MemberId,
+        word: &Verified<Word>,
+        from: Option<Source>,
+    ) {
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.standing = Standing::Left;
+            peer.asking = None;
+            peer.since = now;
+        }
+        if self.table.get(&id).is_some_and(|entry| entry.record.is_some()) {
+            self.publish(now, id, Some(EventKind::Left));
+        }
+        if let Some(at) = self.table.forget_at(&id) {
+            self.timers.arm(at, Timer::Forget(id));
+        }
+        if from.is_some() {
+            self.consider_relay(now, id, &word.bytes);
+        }
+    }
+
+    /// Passes a word on later if we are among the first few by lot, which everybody draws alike.
+    pub(super) fn consider_relay(&mut self, now: Instant, about: MemberId, bytes: &Bytes) {
+        let lot = |id: &MemberId| {
+            let mut hasher = blake3::Hasher::new();
+            hasher.update(bytes).update(&id.0);
+            *hasher.finalize().as_bytes()
+        };
+        let mine = lot(&self.id());
+        let alive = self.peers.iter().filter(|(id, peer)| **id != about && !peer.standing.is_gone());
+        if alive.filter(|(id, _)| lot(id) < mine).take(RELAYS).count() >= RELAYS {
+            return;
+        }
+        if let Some(peer) = self.peers.get_mut(&about) {
+            peer.relay = Some(Relay { bytes: bytes.clone(), heard: 1 });
+            let wait = self.up_to(RELAY_WAIT);
+            self.timers.arm(now + wait, Timer::Relay(about));
+        }
+    }
+
+    /// The same word once more: one copy less to send ourselves.
+    pub(super) fn heard_again(&mut self, about: &MemberId, bytes: &Bytes) {
+        if let Some(relay) = self.peers.get_mut(about).and_then(|peer| peer.relay.as_mut())
+            && relay.bytes == *bytes
+        {
+            relay.heard = relay.heard.saturating_add(1);
+        }
+    }
+
+    pub(super) fn relay(&mut self, about: MemberId) {
+        let Some(relay) = self.peers.get_mut(&about).and_then(|peer| peer.relay.take()) else { return };
+        if relay.heard < HEARD_ENOUGH && !self.leaving {
+            self.counters.relayed += 1;
+            self.send(Destination::Everyone, relay.bytes);
+        }
+    }
+}

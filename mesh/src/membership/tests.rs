@@ -1,0 +1,220 @@
+//! A few machines on one wire that loses nothing, in virtual time.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use super::*;
+use crate::member::LeaveReason;
+use crate::transfer;
+use crate::wire::MeshTag;
+
+struct Wire {
+    now: Instant,
+    nodes: Vec<Membership>,
+    events: Vec<Vec<(EventKind, MemberId)>>,
+    /// Nodes that neither send nor hear.
+    cut: Vec<bool>,
+}
+
+fn address(node: usize) -> SocketAddr {
+    SocketAddr::from(([10, 0, (node / 200) as u8, (node % 200 + 1) as u8], 4000))
+}
+
+fn settings(node: usize) -> Settings {
+    Settings {
+        tag: MeshTag::of("test"),
+        island: None,
+        name: format!("n{node}"),
+        roles: vec!["pieces".to_owned()],
+        tags: Vec::new(),
+        http_port: 1233,
+        unicast_port: 4000,
+        advertise: Vec::new(),
+        catalogue: None,
+        version: "0".to_owned(),
+    }
+}
+
+impl Wire {
+    fn of(count: usize) -> Self {
+        let mut wire = Self { now: Instant::now(), nodes: Vec::new(), events: Vec::new(), cut: Vec::new() };
+        for node in 0..count {
+            wire.add(settings(node), Identity::for_test(node as u64));
+        }
+        wire
+    }
+
+    fn add(&mut self, settings: Settings, identity: Identity) -> usize {
+        let at = self.nodes.len();
+        let mut node = Membership::new(settings, identity, at as u64, self.now);
+        let addresses = vec![Address { ip: address(at).ip(), prefix: 16 }];
+        node.set_interfaces(
+            self.now,
+            vec![Interface { index: 1, name: "e".to_owned(), addresses, loopback: false }],
+        );
+        node.start(self.now);
+        self.nodes.push(node);
+        self.events.push(Vec::new());
+        self.cut.push(false);
+        self.settle();
+        at
+    }
+
+    /// Delivers until nobody has anything to say.
+    fn settle(&mut self) {
+        loop {
+            let mut quiet = true;
+            for at in 0..self.nodes.len() {
+                while let Some(event) = self.nodes[at].poll_event() {
+                    self.events[at].push((event.kind, event.member.id));
+                }
+                while self.nodes[at].poll_change().is_some() {}
+                while let Some(Transmit { to, bytes }) = self.nodes[at].poll_transmit() {
+                    quiet = false;
+                    if self.cut[at] {
+                        continue;
+                    }
+                    let from =
+                        Source { addr: address(at), interface: 1, shared: to == Destination::Everyone };
+                    for other in (0..self.nodes.len()).filter(|other| *other != at && !self.cut[*other]) {
+                        if to == Destination::Everyone || to == Destination::Unicast(address(other)) {
+                            let _ = self.nodes[other].handle_datagram(self.now, from, bytes.clone());
+                        }
+                    }
+                }
+                while let Some(Fetch { from, .. }) = self.nodes[at].poll_fetch() {
+                    quiet = false;
+                    let now = self.now;
+                    match self
+                        .nodes
+                        .iter()
+                        .position(|node| node.id() == from)
+                        .filter(|other| !self.cut[*other])
+                    {
+                        Some(other) if !self.cut[at] => {
+                            let body = transfer::encode(&self.nodes[other].export(now));
+                            let tag = MeshTag::of("test");
+                            let table = transfer::verify_transfer(tag, transfer::decode(&body).unwrap());
+                            self.nodes[at].merge(now, from, &table);
+                        }
+                        _ => self.nodes[at].fetch_failed(now, from),
+                    }
+                }
+            }
+            if quiet {
+                return;
+            }
+        }
+    }
+
+    fn run_for(&mut self, length: Duration) {
+        let end = self.now + length;
+        while let Some(at) =
+            self.nodes.iter().filter_map(|n| n.poll_timeout()).map(|w| w.at).min().filter(|at| *at <= end)
+        {
+            self.now = self.now.max(at);
+            let now = self.now;
+            for node in &mut self.nodes {
+                node.handle_timeout(now);
+            }
+            self.settle();
+        }
+        self.now = end;
+    }
+
+    fn standing(&self, at: usize, of: usize) -> Option<Standing> {
+        let id = self.nodes[of].id();
+        self.nodes[at].members().find(|member| member.id == id).map(|member| member.standing)
+    }
+
+    fn count(&self, at: usize, kind: EventKind, of: usize) -> usize {
+        let id = self.nodes[of].id();
+        self.events[at].iter().filter(|event| **event == (kind, id)).count()
+    }
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[test]
+fn nodes_find_each_other_at_once_and_agree() {
+    let mut wire = Wire::of(8);
+    let digest = wire.nodes[0].digest();
+    assert!(wire.nodes.iter().all(|node| node.digest() == digest && node.members().count() == 7));
+    wire.run_for(2 * SECOND);
+    assert!(
+        wire.nodes.iter().all(|node| node.is_complete() && node.members().all(|m| m.proven && m.reachable))
+    );
+    assert!(wire.nodes.iter().all(|node| node.counters().suspicions == 0));
+}
+
+#[test]
+fn a_farewell_is_heard_once_and_never_becomes_a_death() {
+    let mut wire = Wire::of(5);
+    wire.run_for(SECOND);
+    let now = wire.now;
+    wire.nodes[2].drain(now);
+    wire.settle();
+    wire.nodes[2].leave(now, LeaveReason::Stopped);
+    wire.settle();
+    for at in [0, 1, 3, 4] {
+        assert_eq!(wire.standing(at, 2), Some(Standing::Left));
+    }
+    wire.run_for(60 * SECOND);
+    assert!(wire.nodes[2].has_said_farewell());
+    for at in [0, 1, 3, 4] {
+        assert_eq!(wire.standing(at, 2), Some(Standing::Left));
+        assert_eq!(wire.count(at, EventKind::Left, 2), 1);
+        assert_eq!(wire.count(at, EventKind::Draining, 2), 1);
+        assert_eq!(wire.count(at, EventKind::Suspect, 2), 0);
+    }
+    wire.run_for(600 * SECOND);
+    assert_eq!(wire.standing(0, 2), None);
+}
+
+#[test]
+fn a_crash_is_noticed_within_three_seconds_and_a_return_at_once() {
+    let mut wire = Wire::of(5);
+    wire.run_for(SECOND);
+    wire.cut[4] = true;
+    wire.run_for(3 * SECOND);
+    assert!((0..4).all(|at| wire.standing(at, 4) == Some(Standing::Down)));
+    assert!((0..4).all(|at| wire.standing(at, (at + 1) % 4) == Some(Standing::Alive)));
+    wire.cut[4] = false;
+    wire.run_for(SECOND);
+    assert!((0..4).all(|at| wire.standing(at, 4) == Some(Standing::Alive)));
+    assert_eq!(wire.count(0, EventKind::Back, 4), 1);
+}
+
+#[test]
+fn an_unnamed_node_takes_the_name_it_hears_and_named_islands_ignore_each_other() {
+    let mut wire = Wire::of(1);
+    let north = wire.add(Settings { island: Some("north".to_owned()), ..settings(1) }, Identity::for_test(1));
+    wire.run_for(SECOND);
+    assert_eq!(wire.nodes[0].self_member().unwrap().record.island, "north");
+    let south = wire.add(Settings { island: Some("south".to_owned()), ..settings(2) }, Identity::for_test(2));
+    wire.run_for(5 * SECOND);
+    assert_eq!(wire.nodes[0].self_member().unwrap().record.island, "north");
+    assert_eq!(wire.standing(0, north), Some(Standing::Alive));
+    assert_eq!(wire.standing(south, north), None);
+    assert_eq!(wire.standing(north, south), None);
+    assert_eq!(wire.standing(0, south), None);
+    assert_eq!(wire.standing(south, 0), None);
+}
+
+#[test]
+fn a_kept_key_that_lost_its_epoch_starts_above_its_old_words() {
+    let mut wire = Wire::of(2);
+    wire.run_for(SECOND);
+    wire.cut[1] = true;
+    // The same key once more, in epoch 1 again.
+    let again = wire.add(settings(7), Identity::for_test(1));
+    wire.run_for(SECOND);
+    let id = wire.nodes[again].id();
+    let seen = wire.nodes[0].members().find(|member| member.id == id).unwrap();
+    assert_eq!(seen.record.name, "n7");
+    assert!(wire.nodes[again].stopped().is_none());
+    // The first one is heard again: it must stop.
+    wire.cut[1] = false;
+    wire.run_for(40 * SECOND);
+    assert!(matches!(wire.nodes[1].stopped(), Some(StopReason::KeyInUse(_))));
+}

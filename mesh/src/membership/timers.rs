@@ -1,0 +1,87 @@
+//! What is to be done when: a queue of deadlines, each knowing what it was armed for.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use crate::member::{Epoch, MemberId};
+
+/// What a deadline is for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Timer {
+    /// The next HELLO of our start, with its number.
+    Hello(u8),
+    /// Nobody has answered any HELLO.
+    NobodyThere,
+    /// Our regular BEACON.
+    Beacon,
+    /// Our record once more, unchanged.
+    Refresh,
+    /// One more copy of a word of ours, unless a newer one has taken its place.
+    Copy(Bytes),
+    /// Pass on somebody's draining or farewell.
+    Relay(MemberId),
+    /// Has this member been silent for too long?
+    Silence(MemberId, Epoch),
+    /// Ask this member once more, or give it up.
+    Ask(MemberId, Epoch),
+    /// Drop this gone member.
+    Forget(MemberId),
+    /// Our table has differed from others' long enough.
+    CatchUp,
+    /// Refill, expire.
+    Sweep,
+}
+
+impl Timer {
+    /// The word for logs and for a loop that spins.
+    #[must_use]
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::Hello(_) => "hello",
+            Self::NobodyThere => "nobody-there",
+            Self::Beacon => "beacon",
+            Self::Refresh => "refresh",
+            Self::Copy(_) => "copy",
+            Self::Relay(_) => "relay",
+            Self::Silence(..) => "silence",
+            Self::Ask(..) => "ask",
+            Self::Forget(_) => "forget",
+            Self::CatchUp => "catch-up",
+            Self::Sweep => "sweep",
+        }
+    }
+}
+
+/// Deadlines in order; equal ones in the order they were armed.
+#[derive(Debug, Default)]
+pub(super) struct Timers {
+    queue: BTreeMap<(Instant, u64), Timer>,
+    armed: u64,
+}
+
+impl Timers {
+    /// Arms one more deadline. O(log n).
+    pub(super) fn arm(&mut self, at: Instant, timer: Timer) {
+        self.armed += 1;
+        self.queue.insert((at, self.armed), timer);
+    }
+
+    /// The next deadline and what it is for.
+    #[must_use]
+    pub(super) fn next(&self) -> Option<(Instant, &Timer)> {
+        self.queue.first_key_value().map(|((at, _), timer)| (*at, timer))
+    }
+
+    /// Takes the next timer that is due.
+    pub(super) fn take_due(&mut self, now: Instant) -> Option<(Instant, Timer)> {
+        let due = self.queue.first_key_value().is_some_and(|((at, _), _)| *at <= now);
+        due.then(|| self.queue.pop_first()).flatten().map(|((at, _), timer)| (at, timer))
+    }
+
+    /// Drops all that `unwanted` names. O(n).
+    pub(super) fn disarm(&mut self, unwanted: impl Fn(&Timer) -> bool) {
+        self.queue.retain(|_, timer| !unwanted(timer));
+    }
+}
