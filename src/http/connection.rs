@@ -26,7 +26,7 @@ use hyper::server::conn::http1;
 use hyper_util::rt::TokioTimer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::{sleep, sleep_until, timeout_at};
+use tokio::time::{sleep, sleep_until};
 use tracing::debug;
 
 use crate::http::accept::App;
@@ -175,10 +175,10 @@ enum After {
 
 impl<A: App> Connection<A> {
     async fn next_request(&mut self, answered: bool) -> Next {
+        self.line.idle();
         if self.inbox.is_empty() && !self.first_bytes(answered).await {
             return Next::Over;
         }
-        self.line.busy();
         let deadline = tokio::time::Instant::now() + self.door.limits.head;
         let mut scanner = Scanner::default();
         let head = loop {
@@ -188,10 +188,10 @@ impl<A: App> Connection<A> {
                     break Head::parse(&head.split_off(extent.start));
                 }
                 Err(refusal) => break Err(refusal),
-                Ok(None) => match timeout_at(deadline, read_some(&mut self.stream, &mut self.inbox)).await {
-                    Err(_) => break Err(Refusal::HeadTooSlow),
-                    Ok(Ok(1..)) => {}
-                    Ok(Ok(0) | Err(_)) => return Next::Over,
+                Ok(None) => match self.more(deadline).await {
+                    More::Bytes(_) => {}
+                    More::TooLate => break Err(Refusal::HeadTooSlow),
+                    More::Over => return Next::Over,
                 },
             }
         };
@@ -211,7 +211,6 @@ impl<A: App> Connection<A> {
     async fn first_bytes(&mut self, answered: bool) -> bool {
         // Nothing is allocated for a connection that only waits.
         self.inbox = BytesMut::new();
-        self.line.idle();
         let began = tokio::time::Instant::now();
         let limits = &self.door.limits;
         let mut until = began + if answered { limits.idle } else { limits.silent };
@@ -262,13 +261,34 @@ impl<A: App> Connection<A> {
             if discard.is_done() {
                 return Ok(true);
             }
-            match timeout_at(deadline, read_some(&mut self.stream, &mut self.inbox)).await {
-                Ok(Ok(read @ 1..)) => left = left.saturating_sub(read),
-                Ok(Ok(0) | Err(_)) => return Ok(false),
-                Err(_) => return Err(Refusal::BodyTooSlow),
+            match self.more(deadline).await {
+                More::Bytes(read) => left = left.saturating_sub(read),
+                More::TooLate => return Err(Refusal::BodyTooSlow),
+                More::Over => return Ok(false),
             }
             if left == 0 {
                 (deadline, left) = self.window();
+            }
+        }
+    }
+
+    /// Reads more of a request that has begun.
+    async fn more(&mut self, deadline: tokio::time::Instant) -> More {
+        loop {
+            let wake = tokio::select! {
+                biased;
+                read = read_some(&mut self.stream, &mut self.inbox) => Wake::Read(read),
+                () = self.line.woken() => Wake::Look,
+                () = sleep_until(deadline) => Wake::Timeout,
+            };
+            match wake {
+                Wake::Read(Ok(read @ 1..)) => return More::Bytes(read),
+                Wake::Read(Ok(0) | Err(_)) => return More::Over,
+                // A node that stops serves what has begun. One short of descriptors does not: else a client
+                // could hold them with requests that never end.
+                Wake::Look if self.line.is_evicted() => return More::Over,
+                Wake::Look => {}
+                Wake::Timeout => return More::TooLate,
             }
         }
     }
@@ -423,6 +443,14 @@ struct Told {
     old: bool,
     /// The connection is closed after it.
     close: bool,
+}
+
+/// What came of a request that has begun.
+enum More {
+    Bytes(usize),
+    TooLate,
+    /// The client went away, or must.
+    Over,
 }
 
 enum Wake {

@@ -60,7 +60,7 @@ struct Line {
 
 #[derive(Debug)]
 struct LineState {
-    /// Since when it waits for a request; `None` while it carries one.
+    /// Since when it waits for a complete request; `None` while one is being answered.
     idle_since: Option<Instant>,
     last_request: Option<Instant>,
     /// Has had an answer that said `Connection: close`.
@@ -275,19 +275,17 @@ impl OpenLine {
         &self.connections
     }
 
-    /// It waits for a request.
+    /// It waits for a request. One that has begun but is not complete changes nothing: beginning is cheap.
     pub(super) fn idle(&self) {
         lock(&self.line.state).idle_since = Some(Instant::now());
     }
 
-    /// Bytes of a request have come.
-    pub(super) fn busy(&self) {
-        lock(&self.line.state).idle_since = None;
-    }
-
     /// A request is complete. It is in flight until the returned value is dropped.
     pub(super) fn request(&self) -> InFlight {
-        lock(&self.line.state).last_request = Some(Instant::now());
+        let mut state = lock(&self.line.state);
+        state.idle_since = None;
+        state.last_request = Some(Instant::now());
+        drop(state);
         self.connections.shared.in_flight.fetch_add(1, Ordering::Relaxed);
         InFlight { connections: self.connections.clone(), line: self.line.clone() }
     }
@@ -295,6 +293,11 @@ impl OpenLine {
     /// Whether it is to close once idle.
     pub(super) fn is_unwanted(&self) -> bool {
         self.connections.is_stopped() || lock(&self.line.state).unwanted
+    }
+
+    /// Whether it is to close because descriptors ran short.
+    pub(super) fn is_evicted(&self) -> bool {
+        !self.connections.is_stopped() && lock(&self.line.state).unwanted
     }
 
     /// Waits for a reason to look at [`is_unwanted`](Self::is_unwanted) again.
@@ -398,8 +401,8 @@ mod tests {
         let connections = Connections::new();
         let lone = connections.open_line(address(1));
         let hoard: Vec<_> = (0..4).map(|_| connections.open_line(address(2))).collect();
-        hoard[0].busy();
-        hoard[1].busy();
+        let _in_flight = hoard[0].request();
+        drop(hoard[1].request());
         hoard[1].idle();
         assert_eq!(connections.evict(2), 2);
         let gone: Vec<_> = hoard.iter().map(OpenLine::is_unwanted).collect();

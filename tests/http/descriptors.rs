@@ -108,6 +108,24 @@ fn idle_connections_give_way_to_newcomers_when_descriptors_run_short() {
 }
 
 #[test]
+fn requests_that_never_end_give_way_too() {
+    let node = Process::start(64);
+    let hoard: Vec<_> = (0..200)
+        .map(|_| {
+            let mut stream = node.connect();
+            stream.write_all(b"GET /never-ends HTTP/1.1\r\n").unwrap();
+            stream
+        })
+        .collect();
+    let begun = Instant::now();
+    let mut newcomer = node.connect();
+    newcomer.write_all(get("/x").as_bytes()).unwrap();
+    assert_eq!(status(&first_line(&mut newcomer)), 200);
+    assert!(begun.elapsed() < Duration::from_secs(5), "before their heads time out: {:?}", begun.elapsed());
+    drop(hoard);
+}
+
+#[test]
 fn without_descriptors_the_listener_waits_without_spinning_and_recovers() {
     let node = Process::start(64);
     let mut busy: Vec<_> = (0..80).map(|_| node.connect()).collect();
