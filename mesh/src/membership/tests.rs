@@ -14,6 +14,8 @@ struct Wire {
     events: Vec<Vec<(EventKind, MemberId)>>,
     /// Nodes that neither send nor hear.
     cut: Vec<bool>,
+    /// How many datagrams of each kind were sent.
+    sent: BTreeMap<u8, usize>,
 }
 
 fn address(node: usize) -> SocketAddr {
@@ -37,7 +39,13 @@ fn settings(node: usize) -> Settings {
 
 impl Wire {
     fn of(count: usize) -> Self {
-        let mut wire = Self { now: Instant::now(), nodes: Vec::new(), events: Vec::new(), cut: Vec::new() };
+        let mut wire = Self {
+            now: Instant::now(),
+            nodes: Vec::new(),
+            events: Vec::new(),
+            cut: Vec::new(),
+            sent: BTreeMap::new(),
+        };
         for node in 0..count {
             wire.add(settings(node), Identity::for_test(node as u64));
         }
@@ -71,6 +79,7 @@ impl Wire {
                 while self.nodes[at].poll_change().is_some() {}
                 while let Some(Transmit { to, bytes }) = self.nodes[at].poll_transmit() {
                     quiet = false;
+                    *self.sent.entry(bytes[3]).or_default() += 1;
                     if self.cut[at] {
                         continue;
                     }
@@ -217,4 +226,13 @@ fn a_kept_key_that_lost_its_epoch_starts_above_its_old_words() {
     wire.cut[1] = false;
     wire.run_for(40 * SECOND);
     assert!(matches!(wire.nodes[1].stopped(), Some(StopReason::KeyInUse(_))));
+}
+
+#[test]
+fn pings_end_when_they_are_answered() {
+    let mut wire = Wire::of(4);
+    wire.run_for(5 * SECOND);
+    wire.sent.clear();
+    wire.run_for(20 * SECOND);
+    assert_eq!(wire.sent.get(&kind::PING), None, "{:?}", wire.sent);
 }

@@ -24,8 +24,10 @@ pub(super) enum Timer {
     Relay(MemberId),
     /// Has this member been silent for too long?
     Silence(MemberId, Epoch),
-    /// Ask this member once more, or give it up.
-    Ask(MemberId, Epoch),
+    /// Ask this newcomer for the first time.
+    FirstAsk(MemberId, Epoch),
+    /// Ask this member once more, or give it up, if these questions (by their nonce) are still open.
+    Ask(MemberId, Epoch, u64),
     /// Drop this gone member.
     Forget(MemberId),
     /// Our table has differed from others' long enough.
@@ -46,6 +48,7 @@ impl Timer {
             Self::Copy(_) => "copy",
             Self::Relay(_) => "relay",
             Self::Silence(..) => "silence",
+            Self::FirstAsk(..) => "first-ask",
             Self::Ask(..) => "ask",
             Self::Forget(_) => "forget",
             Self::CatchUp => "catch-up",

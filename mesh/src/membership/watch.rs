@@ -83,7 +83,7 @@ impl Membership {
     pub(super) fn arm_first_ping(&mut self, now: Instant, id: MemberId, epoch: Epoch) {
         let spread = FIRST_PING_EACH * u32::try_from(self.table.len()).unwrap_or(u32::MAX);
         let wait = self.up_to(spread);
-        self.timers.arm(now + wait, Timer::Ask(id, epoch));
+        self.timers.arm(now + wait, Timer::FirstAsk(id, epoch));
     }
 
     /// A pulse of `id` came from itself.
@@ -135,9 +135,8 @@ impl Membership {
 
     /// A connection to it was refused or reset: asked at once, but never given up for that alone.
     pub fn refused_connection(&mut self, now: Instant, id: MemberId) {
-        let asking = self.peers.get(&id).is_some_and(|peer| peer.asking.is_some() || peer.standing.is_gone());
-        if !asking && let Some(epoch) = self.epoch_of(&id) {
-            self.ask_again(now, id, epoch);
+        if let Some(epoch) = self.epoch_of(&id) {
+            self.ask(now, id, epoch);
         }
     }
 
@@ -179,7 +178,7 @@ impl Membership {
             peer.asking = None;
         }
         self.publish(now, id, Some(EventKind::Suspect));
-        self.ask_again(now, id, epoch);
+        self.ask(now, id, epoch);
     }
 
     /// More than 30 % of at least four silent together, and not yet doubted for it: we may be the deaf one.
@@ -200,36 +199,52 @@ impl Membership {
         }
     }
 
-    /// The next question to `id`, or the verdict after the last.
-    pub(super) fn ask_again(&mut self, now: Instant, id: MemberId, epoch: Epoch) {
+    /// A newcomer is asked once, unless it has proven itself by then.
+    pub(super) fn ask_first(&mut self, now: Instant, id: MemberId, epoch: Epoch) {
+        if !self.table.get(&id).is_some_and(|entry| entry.proven) {
+            self.ask(now, id, epoch);
+        }
+    }
+
+    /// The first question to `id`, unless it is being asked already.
+    fn ask(&mut self, now: Instant, id: MemberId, epoch: Epoch) {
+        let nonce = self.rng.random();
+        if !self.concerns(&id, epoch) {
+            return;
+        }
+        let Some(peer) = self.peers.get_mut(&id).filter(|peer| peer.asking.is_none()) else { return };
+        peer.asking = Some(Asking { nonce, sent: 0 });
+        self.ask_again(now, id, epoch, nonce);
+    }
+
+    /// The next question to `id`, or the verdict after the last. Nothing if an answer ended these questions.
+    pub(super) fn ask_again(&mut self, now: Instant, id: MemberId, epoch: Epoch, nonce: u64) {
         if !self.concerns(&id, epoch) {
             return;
         }
         let proven = self.table.get(&id).is_some_and(|entry| entry.proven);
-        let nonce = self.rng.random();
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let suspect = peer.standing == Standing::Suspect;
-        let asking = peer.asking.get_or_insert(Asking { nonce, sent: 0 });
+        let Some(asking) = peer.asking.as_mut().filter(|asking| asking.nonce == nonce) else { return };
         if asking.sent >= ASKS {
             peer.asking = None;
             if suspect {
-                self.give_up(now, id);
+                self.give_up(now, id, epoch);
             }
             return;
         }
         asking.sent += 1;
-        let (nonce, sent) = (asking.nonce, asking.sent);
+        let sent = asking.sent;
         self.say_ping(&id, nonce);
         // Whoever is only unproven is asked with growing patience; a suspect is in a hurry.
         let wait = if suspect || proven { ASKING / u32::from(ASKS) } else { ASKING * u32::from(sent) / 4 };
-        self.timers.arm(now + wait, Timer::Ask(id, epoch));
+        self.timers.arm(now + wait, Timer::Ask(id, epoch, nonce));
     }
 
-    fn give_up(&mut self, now: Instant, id: MemberId) {
-        if let Some(until) = self.doubt_until.filter(|until| *until > now) {
-            if let Some(epoch) = self.epoch_of(&id) {
-                self.timers.arm(until, Timer::Ask(id, epoch));
-            }
+    fn give_up(&mut self, now: Instant, id: MemberId, epoch: Epoch) {
+        // While we doubt our own ears no verdict falls; the questions begin anew.
+        if self.doubt_until.is_some_and(|until| until > now) {
+            self.ask(now, id, epoch);
             return;
         }
         if let Some(peer) = self.peers.get_mut(&id) {
