@@ -365,7 +365,8 @@ impl<A: App> Connection<A> {
                     in_flight.told();
                 }
                 let timer = meter.start(told.route, &told.method, answer.status(), arrived);
-                answer.map(|body| Tracked { body, exchange, _in_flight: in_flight, _timer: timer })
+                let panics = meter.panics();
+                answer.map(|body| Tracked { body, exchange, panics, _in_flight: in_flight, _timer: timer })
             }
         };
         let once = Cell::new(Some(finish));
@@ -507,19 +508,40 @@ fn secure(answer: &mut Answer) {
 struct Tracked {
     body: Body,
     exchange: Arc<Exchange>,
+    panics: metrics::Counter,
     _in_flight: InFlight,
     _timer: crate::http::meter::Timer,
 }
 
+/// Why an answer broke off after its head.
+#[derive(Debug, thiserror::Error)]
+enum Broken {
+    #[error(transparent)]
+    Body(#[from] BodyError),
+    #[error("the body's maker panicked")]
+    Panic,
+}
+
 impl http_body::Body for Tracked {
     type Data = Bytes;
-    type Error = BodyError;
+    type Error = Broken;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        let body = &mut self.body;
+        // A body that panicked is not polled again: hyper drops it after an error.
+        let frame = std::panic::catch_unwind(AssertUnwindSafe(|| Pin::new(body).poll_frame(cx)));
+        let frame = match frame {
+            Ok(Poll::Pending) => return Poll::Pending,
+            Ok(Poll::Ready(frame)) => frame.map(|frame| frame.map_err(Broken::from)),
+            Err(_) => {
+                self.panics.increment(1);
+                tracing::error!("a handler panicked in the middle of an answer, which was cut");
+                Some(Err(Broken::Panic))
+            }
+        };
         if let Some(Err(_)) = &frame {
             self.exchange.broken.store(true, Ordering::Relaxed);
         }

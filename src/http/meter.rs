@@ -157,6 +157,10 @@ impl Meter {
         self.panics.increment(1);
     }
 
+    pub(super) fn panics(&self) -> Counter {
+        self.panics.clone()
+    }
+
     /// A client left before or during its answer.
     pub(super) fn disconnected(&self, during: bool) {
         self.disconnects[usize::from(during)].increment(1);

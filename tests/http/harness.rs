@@ -61,6 +61,13 @@ impl App for Tiny {
                 let frames = stream::iter(0..number("frames")).map(|_| frame(&[b'x'; 1024]));
                 StreamBody::new(frames).boxed_unsync()
             }
+            "/panic-later" => {
+                let frames = stream::iter([true, false]).map(|first| {
+                    assert!(first, "asked to");
+                    frame(b"half")
+                });
+                StreamBody::new(frames).boxed_unsync()
+            }
             "/broken" => {
                 let frames = stream::iter([frame(b"half"), Err(BodyError::Stalled)]);
                 StreamBody::new(frames).boxed_unsync()
