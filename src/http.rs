@@ -25,4 +25,3 @@ pub mod meter;
 pub mod problem;
 pub mod request;
 pub mod respond;
-mod wire;

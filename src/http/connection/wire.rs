@@ -17,7 +17,8 @@ use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
 
-use crate::http::connection::{Limits, READ_AHEAD_BYTES_MAX, poll_read_some};
+use super::Limits;
+use super::reading::{READ_AHEAD_BYTES_MAX, poll_read_some};
 
 /// What the two ends of one answer tell each other.
 #[derive(Debug, Default)]
