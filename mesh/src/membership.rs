@@ -304,13 +304,20 @@ impl Membership {
             self.heard_again(&header.author, &bytes);
         }
         self.table.check_fresh(&header)?;
-        if !self.table.get(&header.author).is_some_and(|entry| entry.proven) {
+        // Each word comes once by each path: one signature is enough.
+        if self.table.holds(&header.author, &bytes) || self.joining.has_answered(&header) {
+            return Err(Refused::Stale);
+        }
+        if !self.is_heard_there(&header.author, from) {
             self.rates.admit(now, from.addr.ip())?;
         }
         let word = verify(self.tag, bytes)?;
         let message = word.message.clone().ok_or(Refused::Version)?;
         match message {
-            Message::Hello(hello) => self.hear_hello(now, from, &hello),
+            Message::Hello(hello) => {
+                self.joining.answers(&header);
+                self.hear_hello(now, from, &hello)
+            }
             Message::Offer(offer) => self.hear_offer(now, from, header.author, &offer),
             Message::Cookie(cookie) => self.hear_cookie(cookie),
             Message::Ping(ping) => self.hear_ping(from, &ping),
@@ -335,6 +342,14 @@ impl Membership {
             }
             Message::Farewell(_) => self.accept(now, &word, Some(from)),
         }
+    }
+
+    /// Whether a word that claims this author comes from where the author, proven, was heard last. Else the claim
+    /// counts nothing before its signature is checked, and its source is held to a stranger's rate.
+    fn is_heard_there(&self, author: &MemberId, from: Source) -> bool {
+        let heard = self.peers.get(author).and_then(|peer| peer.from);
+        heard.is_some_and(|heard| heard.ip() == from.addr.ip())
+            && self.table.get(author).is_some_and(|entry| entry.proven)
     }
 
     /// A word of our own key: an echo of ours, an old life's, or somebody else's who has our key.

@@ -171,6 +171,15 @@ impl Table {
         if held.is_some_and(|held| stamp < held) { Err(Refused::Stale) } else { Ok(()) }
     }
 
+    /// Whether exactly this word is in one of its author's slots: one more copy of it, by another path.
+    #[must_use]
+    pub fn holds(&self, author: &MemberId, bytes: &[u8]) -> bool {
+        let Some(entry) = self.entries.get(author) else { return false };
+        entry.record.as_ref().is_some_and(|said| said.bytes == bytes)
+            || entry.pulse.as_ref().is_some_and(|said| said.bytes == bytes)
+            || entry.end.as_ref().is_some_and(|said| said.bytes == bytes)
+    }
+
     /// Merges a word into its slot. `source` is who brought it, for the caps on members never heard by ourselves.
     ///
     /// # Errors

@@ -1,13 +1,13 @@
 //! Finding the others: hello, offer, cookie; their table at once, and again whenever ours turns out to lack something.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use super::{Destination, Fetch, Membership, Source, Timer};
-use crate::member::MemberId;
+use crate::member::{MemberId, Stamp};
 use crate::verify::Refused;
-use crate::wire::{Cookie, Hello, Message, Offer};
+use crate::wire::{Cookie, Header, Hello, Message, Offer, kind};
 
 /// For so long after its first word a node is starting: newer words of its key are those of an earlier life.
 pub(super) const STARTING: Duration = Duration::from_secs(2);
@@ -34,6 +34,9 @@ const COOKIE_PERIOD: Duration = Duration::from_secs(30);
 /// Addresses admitted by cookie and offers remembered, at most.
 const REMEMBERED_MAX: usize = 256;
 
+/// Hellos remembered: copies of one come within milliseconds, and fifty nodes may start at once.
+const ANSWERED_MAX: usize = 64;
+
 /// State of finding the others.
 #[derive(Debug)]
 pub(super) struct Joining {
@@ -49,6 +52,8 @@ pub(super) struct Joining {
     differing: BTreeMap<MemberId, u64>,
     unhelpful: BTreeMap<MemberId, (Instant, u32)>,
     admitted: BTreeMap<IpAddr, Instant>,
+    /// The latest hellos, so that each is answered once, by however many paths it comes.
+    answered: VecDeque<(MemberId, Stamp)>,
 }
 
 impl Joining {
@@ -66,6 +71,7 @@ impl Joining {
             differing: BTreeMap::new(),
             unhelpful: BTreeMap::new(),
             admitted: BTreeMap::new(),
+            answered: VecDeque::new(),
         }
     }
 
@@ -78,6 +84,17 @@ impl Joining {
     pub(super) fn sweep(&mut self, now: Instant) {
         self.admitted.retain(|_, since| now.saturating_duration_since(*since) < 2 * COOKIE_PERIOD);
         self.unhelpful.retain(|_, (until, _)| *until > now);
+    }
+
+    pub(super) fn has_answered(&self, header: &Header) -> bool {
+        header.kind == kind::HELLO && self.answered.contains(&(header.author, header.stamp))
+    }
+
+    pub(super) fn answers(&mut self, header: &Header) {
+        if self.answered.len() == ANSWERED_MAX {
+            self.answered.pop_front();
+        }
+        self.answered.push_back((header.author, header.stamp));
     }
 
     pub(super) fn is_admitted(&self, ip: IpAddr) -> bool {

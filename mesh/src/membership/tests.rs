@@ -229,6 +229,55 @@ fn a_kept_key_that_lost_its_epoch_starts_above_its_old_words() {
 }
 
 #[test]
+fn a_copy_by_another_path_is_neither_verified_nor_answered_again() {
+    let mut wire = Wire::of(1);
+    let hello = Message::Hello(crate::wire::Hello {
+        nonce: 1,
+        attempt: 0,
+        digest: 0,
+        cookie: None,
+        island: None,
+        unicast_port: 4000,
+        asking: false,
+    });
+    let identity = Identity::for_test(77);
+    let record = Message::Announce(Record { name: "other".into(), ..wire.nodes[0].record.clone() });
+    let from = Source { addr: address(77), interface: 1, shared: true };
+    let tag = MeshTag::of("test");
+    for word in [identity.sign_word(tag, &hello, Seq(1)), identity.sign_word(tag, &record, Seq(2))] {
+        let node = &mut wire.nodes[0];
+        assert_eq!(node.handle_datagram(wire.now, from, word.clone()), Ok(()));
+        assert_eq!(node.handle_datagram(wire.now, from, word), Err(Refused::Stale));
+    }
+    let answers = std::iter::from_fn(|| wire.nodes[0].poll_transmit()).filter(|transmit| {
+        transmit.to == Destination::Unicast(address(77)) && transmit.bytes[3] == kind::OFFER
+    });
+    assert_eq!(answers.count(), 1);
+}
+
+#[test]
+fn a_flood_that_claims_a_proven_author_is_held_to_a_strangers_rate() {
+    let mut wire = Wire::of(2);
+    wire.run_for(2 * SECOND);
+    let now = wire.now;
+    let author = wire.nodes[1].id();
+    assert!(wire.nodes[0].members().any(|member| member.id == author && member.proven));
+    let from = Source { addr: address(77), interface: 1, shared: true };
+    let mut paid = 0;
+    for seq in 0..2000 {
+        let farewell = Message::Farewell(crate::wire::Farewell { reason: LeaveReason::Stopped });
+        let word = Identity::for_test(5).sign_word(MeshTag::of("test"), &farewell, Seq(1000 + seq));
+        let mut claimed = word.to_vec();
+        claimed[8..40].copy_from_slice(&author.0);
+        match wire.nodes[0].handle_datagram(now, from, claimed.into()) {
+            Err(Refused::Signature) => paid += 1,
+            other => assert_eq!(other, Err(Refused::Rate)),
+        }
+    }
+    assert!(paid <= 600, "{paid} signatures were checked");
+}
+
+#[test]
 fn pings_end_when_they_are_answered() {
     let mut wire = Wire::of(4);
     wire.run_for(5 * SECOND);
