@@ -8,6 +8,8 @@ use crate::member::LeaveReason;
 use crate::transfer;
 use crate::wire::MeshTag;
 
+mod hostile;
+
 struct Wire {
     now: Instant,
     nodes: Vec<Membership>,
@@ -16,6 +18,8 @@ struct Wire {
     cut: Vec<bool>,
     /// How many datagrams of each kind were sent.
     sent: BTreeMap<u8, usize>,
+    /// Every datagram that was sent.
+    recorded: Vec<Bytes>,
 }
 
 fn address(node: usize) -> SocketAddr {
@@ -45,6 +49,7 @@ impl Wire {
             events: Vec::new(),
             cut: Vec::new(),
             sent: BTreeMap::new(),
+            recorded: Vec::new(),
         };
         for node in 0..count {
             wire.add(settings(node), Identity::for_test(node as u64));
@@ -80,6 +85,7 @@ impl Wire {
                 while let Some(Transmit { to, bytes }) = self.nodes[at].poll_transmit() {
                     quiet = false;
                     *self.sent.entry(bytes[3]).or_default() += 1;
+                    self.recorded.push(bytes.clone());
                     if self.cut[at] {
                         continue;
                     }
