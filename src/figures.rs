@@ -34,4 +34,6 @@ pub use shelf::{Shelf, Shelved};
 pub use watch::{FigureWatch, FileProblem, WatchTask, watch_figures};
 
 #[cfg(test)]
+mod measure;
+#[cfg(test)]
 mod testing;

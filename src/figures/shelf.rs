@@ -54,7 +54,7 @@ impl Default for Shelf {
 
 impl Shelf {
     /// A shelf of these. Of two with the same name and share the first is held; at most [`ENTRIES_MAX`] are held, the
-    /// first by name. Says what was left out. O(n log n): some 200 ms for 100,000, not for an async task.
+    /// first by name. Says what was left out. O(n log n): some 100 ms for 100,000, not for an async task.
     #[must_use]
     pub fn new(figures: &[Shelved]) -> (Self, Vec<LeftOut>) {
         let mut left_out = Vec::new();

@@ -4,6 +4,7 @@
 //! settled", so the caller decides how long that is.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::fmt;
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
@@ -65,7 +66,8 @@ pub(super) struct Loader {
     places: Vec<FileProblem>,
     /// The same as the last scan saw it: like a file, it counts when it was seen twice.
     places_seen: Vec<FileProblem>,
-    files: BTreeMap<PathBuf, Tracked>,
+    /// By path, as text: a `Path` is compared part by part, which takes longer with 100,000 of them.
+    files: BTreeMap<OsString, Tracked>,
     shelf: Arc<Shelf>,
     problems: Arc<[FileProblem]>,
 }
@@ -75,6 +77,8 @@ pub(super) struct Loader {
 struct Tracked {
     /// As the last scan saw it; `None`: not there.
     seen: Option<Stamp>,
+    /// As the scan before saw it.
+    before: Option<Stamp>,
     /// As it was when it was last read, well or badly.
     read: Option<Stamp>,
     /// What it gave when it was last read well.
@@ -164,29 +168,30 @@ impl Loader {
             }
         }
         self.places_seen = look.problems;
-        for path in look.found.keys() {
-            if !self.files.contains_key(path) {
-                self.files.insert(path.clone(), Tracked::default());
-            }
+        for tracked in self.files.values_mut() {
+            tracked.before = tracked.seen.take();
+        }
+        for (path, stamp) in look.found {
+            self.files.entry(path.into()).or_default().seen = Some(stamp);
         }
         self.files.retain(|path, tracked| {
+            let path = Path::new(path);
             if look.unknown.contains(path)
                 || path.parent().is_some_and(|folder| look.unknown.contains(folder))
             {
+                tracked.seen = tracked.before;
                 return true;
             }
-            let now = look.found.get(path).copied();
-            let settled = first || tracked.seen == now;
-            tracked.seen = now;
-            if now == tracked.read && now.is_some() {
+            if tracked.seen == tracked.read && tracked.seen.is_some() {
                 return true;
             }
-            if !settled {
+            if !first && tracked.seen != tracked.before {
                 scan.pending = true;
                 return true;
             }
-            scan.changed |= now.is_none() || tracked.reload(path, &mut scan.pending);
-            now.is_some()
+            let gone = tracked.seen.is_none();
+            scan.changed |= gone || tracked.reload(path, &mut scan.pending);
+            !gone
         });
         if scan.changed {
             self.fill();
@@ -202,7 +207,7 @@ impl Loader {
         let mut origins: Vec<Option<&Path>> = Vec::new();
         for (path, tracked) in &self.files {
             figures.extend(tracked.figures.iter().filter(|&shelved| wanted(shelved)).cloned());
-            origins.resize(figures.len(), Some(path));
+            origins.resize(figures.len(), Some(Path::new(path)));
         }
         if self.builtin {
             figures.extend(shelf::builtin().into_iter().filter(wanted));
@@ -213,7 +218,7 @@ impl Loader {
         problems.extend(self.files.iter().filter_map(|(path, tracked)| {
             let error = tracked.error.as_ref()?;
             let kept = !tracked.figures.is_empty();
-            Some(FileProblem { kept, ..problem(&shown(path), error.line, error.reason.clone()) })
+            Some(FileProblem { kept, ..problem(&shown(Path::new(path)), error.line, error.reason.clone()) })
         }));
         let (shelf, left_out) = Shelf::new(&figures);
         let origin = |at: usize| origins[at].map_or_else(|| "builtin".to_owned(), shown);
@@ -293,10 +298,9 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<Vec<Shelved>, FormatError> {
 /// Reads a file, at most one byte more than is allowed; with the stamp it has after that.
 fn read(path: &Path) -> io::Result<(Vec<u8>, Stamp)> {
     let mut file = File::open(path)?;
-    if file.metadata()?.is_dir() {
-        return Err(io::ErrorKind::IsADirectory.into());
-    }
-    let mut bytes = Vec::new();
+    let length = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
+    // One byte more than it holds: then the end is found without a larger buffer.
+    let mut bytes = Vec::with_capacity(length.min(FILE_BYTES_MAX) + 1);
     Read::by_ref(&mut file).take(FILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
     Ok((bytes, Stamp::from(&file.metadata()?)))
 }
@@ -304,7 +308,8 @@ fn read(path: &Path) -> io::Result<(Vec<u8>, Stamp)> {
 /// All files of figures as they are now.
 #[derive(Default)]
 struct Look {
-    found: BTreeMap<PathBuf, Stamp>,
+    /// In no order; a file that was named and is in a folder that was named is there twice.
+    found: Vec<(PathBuf, Stamp)>,
     /// Files and folders of which nothing can be said now: what they held stays.
     unknown: BTreeSet<PathBuf>,
     problems: Vec<FileProblem>,
@@ -360,7 +365,7 @@ impl Look {
     /// Pipes and devices are not opened: that could wait for ever.
     fn file(&mut self, path: PathBuf, metadata: &Metadata) {
         if metadata.is_file() {
-            self.found.insert(path, Stamp::from(metadata));
+            self.found.push((path, Stamp::from(metadata)));
         } else {
             self.problems.push(problem(&shown(&path), None, "is no regular file".to_owned()));
         }
