@@ -301,7 +301,7 @@ impl Membership {
             return self.hear_ourselves(now, header.stamp, bytes);
         }
         if matches!(header.kind, kind::ANNOUNCE | kind::FAREWELL) {
-            self.heard_again(&header.author, &bytes);
+            self.heard_again(&header.author, &bytes, from);
         }
         self.table.check_fresh(&header)?;
         // Each word comes once by each path: one signature is enough.
@@ -428,8 +428,8 @@ impl Membership {
         self.consider_island(now, id, from.is_some());
         let kind = if draining && !was_draining { EventKind::Draining } else { EventKind::Updated };
         self.publish(now, id, Some(kind));
-        if kind == EventKind::Draining && from.is_some() {
-            self.consider_relay(now, id, &word.bytes);
+        if let Some(from) = from.filter(|_| kind == EventKind::Draining) {
+            self.consider_relay(now, id, &word.bytes, from);
         }
     }
 

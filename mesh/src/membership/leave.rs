@@ -15,14 +15,15 @@ use crate::wire::{Farewell, Message};
 const RELAYS: usize = 6;
 /// Whoever passes a word on waits up to this long: perhaps others do.
 const RELAY_WAIT: Duration = Duration::from_millis(20);
-/// A word heard so often needs no passing on.
-const HEARD_ENOUGH: u8 = 2;
+/// A word that so many others passed on needs no further help.
+const PASSED_ON_ENOUGH: u8 = 2;
 
 /// A word that we may pass on.
 #[derive(Clone, Debug)]
 pub(super) struct Relay {
     bytes: Bytes,
-    heard: u8,
+    /// Copies that came from somebody else than the author.
+    passed_on: u8,
 }
 
 impl Membership {
@@ -83,13 +84,13 @@ impl Membership {
         if let Some(at) = self.table.forget_at(&id) {
             self.timers.arm(at, Timer::Forget(id));
         }
-        if from.is_some() {
-            self.consider_relay(now, id, &word.bytes);
+        if let Some(from) = from {
+            self.consider_relay(now, id, &word.bytes, from);
         }
     }
 
     /// Passes a word on later if we are among the first few by lot, which everybody draws alike.
-    pub(super) fn consider_relay(&mut self, now: Instant, about: MemberId, bytes: &Bytes) {
+    pub(super) fn consider_relay(&mut self, now: Instant, about: MemberId, bytes: &Bytes, from: Source) {
         let lot = |id: &MemberId| {
             let mut hasher = blake3::Hasher::new();
             hasher.update(bytes).update(&id.0);
@@ -100,25 +101,35 @@ impl Membership {
         if alive.filter(|(id, _)| lot(id) < mine).take(RELAYS).count() >= RELAYS {
             return;
         }
+        let passed_on = u8::from(!self.is_from_author(&about, from));
         if let Some(peer) = self.peers.get_mut(&about) {
-            peer.relay = Some(Relay { bytes: bytes.clone(), heard: 1 });
+            peer.relay = Some(Relay { bytes: bytes.clone(), passed_on });
             let wait = self.up_to(RELAY_WAIT);
             self.timers.arm(now + wait, Timer::Relay(about));
         }
     }
 
-    /// The same word once more: one copy less to send ourselves.
-    pub(super) fn heard_again(&mut self, about: &MemberId, bytes: &Bytes) {
+    /// The same word once more. The author's own copies, three by each path, say nothing about who missed them all.
+    pub(super) fn heard_again(&mut self, about: &MemberId, bytes: &Bytes, from: Source) {
+        let is_from_author = self.is_from_author(about, from);
         if let Some(relay) = self.peers.get_mut(about).and_then(|peer| peer.relay.as_mut())
             && relay.bytes == *bytes
+            && !is_from_author
         {
-            relay.heard = relay.heard.saturating_add(1);
+            relay.passed_on = relay.passed_on.saturating_add(1);
         }
+    }
+
+    /// By the port, since a host with several networks speaks from several addresses. Wrong if another node has
+    /// drawn the same port: then one more copy is sent than needed.
+    fn is_from_author(&self, id: &MemberId, from: Source) -> bool {
+        let record = self.table.get(id).and_then(|entry| entry.record.as_ref());
+        record.is_none_or(|said| said.value.unicast_port == from.addr.port())
     }
 
     pub(super) fn relay(&mut self, about: MemberId) {
         let Some(relay) = self.peers.get_mut(&about).and_then(|peer| peer.relay.take()) else { return };
-        if relay.heard < HEARD_ENOUGH && !self.leaving {
+        if relay.passed_on < PASSED_ON_ENOUGH && !self.leaving {
             self.counters.relayed += 1;
             self.send(Destination::Everyone, relay.bytes);
         }

@@ -283,6 +283,32 @@ fn a_flood_that_claims_a_proven_author_is_held_to_a_strangers_rate() {
     assert!(paid <= 600, "{paid} signatures were checked");
 }
 
+/// How often node 0 passes on the farewell of node 1, after hearing it once from each of these ports.
+fn relays_of_a_farewell_heard_from(ports: &[u16]) -> u64 {
+    let mut wire = Wire::of(2);
+    wire.run_for(2 * SECOND);
+    wire.nodes[1].leave(wire.now, LeaveReason::Stopped);
+    let farewell = wire.nodes[1].poll_transmit().unwrap().bytes;
+    wire.cut[1] = true;
+    for port in ports {
+        let mut addr = address(1);
+        addr.set_port(*port);
+        let from = Source { addr, interface: 1, shared: true };
+        let _ = wire.nodes[0].handle_datagram(wire.now, from, farewell.clone());
+    }
+    wire.run_for(SECOND);
+    wire.nodes[0].counters().relayed
+}
+
+#[test]
+fn a_farewell_is_passed_on_however_many_copies_its_author_sent() {
+    assert_eq!(relays_of_a_farewell_heard_from(&[4000]), 1);
+    assert_eq!(relays_of_a_farewell_heard_from(&[4000; 12]), 1);
+    assert_eq!(relays_of_a_farewell_heard_from(&[4000, 4001]), 1);
+    assert_eq!(relays_of_a_farewell_heard_from(&[4000, 4001, 4000, 4002]), 0);
+    assert_eq!(relays_of_a_farewell_heard_from(&[4001, 4002]), 0);
+}
+
 #[test]
 fn pings_end_when_they_are_answered() {
     let mut wire = Wire::of(4);
