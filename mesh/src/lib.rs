@@ -9,12 +9,21 @@
 //! | [`proof`] | who listens at an address |
 //! | [`transfer`] | the whole table as one body |
 //! | [`event`] | what changed |
+//! | [`table`] | precedence and merge: which word counts |
+//! | [`membership`] | the state machine of one node, without IO |
 //! | [`shared`] | the table as every task reads it |
+//! | [`config`], [`mesh`] | what a program gives and holds |
+//! | `driver` | the one task with the sockets |
+//! | [`metrics`] | what was sent, heard, refused |
 
+pub mod config;
+mod driver;
 pub mod event;
 pub mod identity;
 pub mod member;
 pub mod membership;
+pub mod mesh;
+pub mod metrics;
 pub mod proof;
 pub mod shared;
 pub mod table;

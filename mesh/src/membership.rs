@@ -88,6 +88,24 @@ pub struct Announcement {
     pub catalogue: Option<Option<CatalogueSummary>>,
 }
 
+impl Announcement {
+    fn apply(&self, record: &mut Record) {
+        let Self { name, roles, tags, catalogue } = self.clone();
+        if let Some(name) = name {
+            record.name = name;
+        }
+        if let Some(roles) = roles {
+            record.roles = roles;
+        }
+        if let Some(tags) = tags {
+            record.tags = tags;
+        }
+        if let Some(catalogue) = catalogue {
+            record.catalogue = catalogue;
+        }
+    }
+}
+
 /// An interface that discovery uses.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Interface {
@@ -197,6 +215,7 @@ pub struct Membership {
     beacon_told: Option<Instant>,
     joining: Joining,
     doubt_until: Option<Instant>,
+    neighbours_changed: bool,
     leaving: bool,
     /// Our farewell, and how many copies of it are still to be sent.
     farewell: Option<(Bytes, usize)>,
@@ -251,6 +270,7 @@ impl Membership {
             joining: Joining::new(rng.random(), rng.random()),
             rng,
             doubt_until: None,
+            neighbours_changed: true,
             leaving: false,
             farewell: None,
             stop: None,
@@ -515,11 +535,36 @@ impl Membership {
     }
 
     /// Whether `ip` is in a network of one of our interfaces, or is this host.
+    fn is_on_link(&self, ip: IpAddr) -> bool {
+        self.interfaces.iter().any(|interface| is_near(&interface.addresses, ip))
+            || ip.to_canonical().is_loopback()
+    }
+
+    /// Who may fetch our table, if that has changed since it was last asked.
+    pub fn take_neighbours(&mut self) -> Option<Neighbours> {
+        std::mem::take(&mut self.neighbours_changed).then(|| Neighbours {
+            networks: self
+                .interfaces
+                .iter()
+                .flat_map(|interface| interface.addresses.iter().copied())
+                .collect(),
+            admitted: self.joining.admitted().collect(),
+        })
+    }
+
+    /// Where members heard by ourselves listen for greetings: the discovery `port` at the address each was heard from.
     #[must_use]
-    pub fn is_on_link(&self, ip: IpAddr) -> bool {
-        let ip = ip.to_canonical();
-        let networks = self.interfaces.iter().flat_map(|interface| &interface.addresses);
-        ip.is_loopback() || is_link_local(ip) || networks.into_iter().any(|network| same_network(network, ip))
+    pub fn proven_addresses(&self, port: u16) -> Vec<SocketAddr> {
+        let proven = self.peers.iter().filter(|(id, _)| self.table.get(id).is_some_and(|entry| entry.proven));
+        proven.filter_map(|(_, peer)| peer.from).map(|at| SocketAddr::new(at.ip(), port)).collect()
+    }
+
+    /// Our record as it would be with these changes.
+    #[must_use]
+    pub fn record_with(&self, news: &Announcement) -> Record {
+        let mut record = self.record.clone();
+        news.apply(&mut record);
+        record
     }
 
     fn check_on_link(&self, ip: IpAddr) -> Result<(), Refused> {
@@ -700,6 +745,22 @@ impl Membership {
     fn up_to(&mut self, most: Duration) -> Duration {
         most.mul_f64(self.rng.random_range(0.0..1.0))
     }
+}
+
+/// Who may ask us for what only neighbours get.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Neighbours {
+    /// Networks of our interfaces.
+    pub networks: Vec<Address>,
+    /// Others, who have shown by a cookie that they are where they say.
+    pub admitted: Vec<IpAddr>,
+}
+
+/// Whether `ip` is this host, is local to some link, or is in one of these networks.
+#[must_use]
+pub fn is_near(networks: &[Address], ip: IpAddr) -> bool {
+    let ip = ip.to_canonical();
+    ip.is_loopback() || is_link_local(ip) || networks.iter().any(|network| same_network(network, ip))
 }
 
 fn same_network(network: &Address, ip: IpAddr) -> bool {

@@ -33,13 +33,9 @@ impl Membership {
 
     /// Changes what we say of ourselves, and says it if it changed. The caller has checked it with
     /// [`check_record`](crate::wire::check_record).
-    pub fn announce(&mut self, now: Instant, news: Announcement) {
+    pub fn announce(&mut self, now: Instant, news: &Announcement) {
         let before = self.record.clone();
-        let Announcement { name, roles, tags, catalogue } = news;
-        self.record.name = name.unwrap_or(std::mem::take(&mut self.record.name));
-        self.record.roles = roles.unwrap_or(std::mem::take(&mut self.record.roles));
-        self.record.tags = tags.unwrap_or(std::mem::take(&mut self.record.tags));
-        self.record.catalogue = catalogue.unwrap_or(self.record.catalogue);
+        news.apply(&mut self.record);
         self.say_if_changed(now, &before);
     }
 
@@ -50,6 +46,7 @@ impl Membership {
         }
         let grown = !self.interfaces.is_empty();
         self.interfaces = interfaces;
+        self.neighbours_changed = true;
         if self.advertise.is_empty() {
             // Others can use these sooner than loopback; the order is the one shown to people.
             let mut addresses: Vec<_> =

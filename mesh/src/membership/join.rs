@@ -97,6 +97,10 @@ impl Joining {
         self.answered.push_back((header.author, header.stamp));
     }
 
+    pub(super) fn admitted(&self) -> impl Iterator<Item = IpAddr> {
+        self.admitted.keys().copied()
+    }
+
     pub(super) fn is_admitted(&self, ip: IpAddr) -> bool {
         self.admitted.contains_key(&ip.to_canonical())
     }
@@ -186,6 +190,7 @@ impl Membership {
             }
             if self.joining.admitted.len() < REMEMBERED_MAX {
                 self.joining.admitted.insert(ip, now);
+                self.neighbours_changed = true;
             }
         } else if !self.is_our_turn(hello) {
             return Ok(());

@@ -1,0 +1,427 @@
+//! The one task that owns the sockets and the state machine.
+//!
+//! Waiting only chooses; the work is done after, where nothing is dropped halfway. After every wake-up the sockets
+//! are emptied before any deadline is looked at, so that a machine that slept does not take its own sleep
+//! for others' silence.
+
+use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until, timeout};
+use tracing::{debug, warn};
+
+use crate::config::MeshConfig;
+use crate::driver::interfaces::Interfaces;
+use crate::driver::socket::Port;
+use crate::event::{Event, EventKind};
+use crate::identity::Identity;
+use crate::member::{Address, Load, MemberId, Record};
+use crate::membership::{
+    Announcement, Destination, Fetch, Interface, Membership, Neighbours, Settings, Source, Transmit,
+};
+use crate::mesh::{
+    Command, EVENTS_MAX, JoinError, Mesh, MeshError, MeshTask, Shared, Subscription, TableFetch, channels,
+};
+use crate::metrics::Metrics;
+use crate::shared::{self, TableWriter};
+use crate::transfer::{self, VerifiedTransfer};
+use crate::wire::{DATAGRAM_BYTES_MAX, MeshTag, RecordError, WIRE_VERSION, check_record};
+
+pub(crate) mod interfaces;
+mod peers;
+mod seeds;
+pub(crate) mod socket;
+#[cfg(test)]
+mod tests;
+
+/// Datagrams taken in before deadlines, wishes and other tasks get their turn: about 10 ms of work.
+const DATAGRAMS_PER_TURN: usize = 256;
+/// A member that does not give its table within this is passed over.
+const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Opens the sockets, says the first words, and returns the handle and the task that goes on.
+pub(crate) fn start(
+    config: MeshConfig,
+    identity: Identity,
+    fetch: Arc<dyn TableFetch>,
+) -> Result<(Mesh, MeshTask), JoinError> {
+    let tag = MeshTag::of(&config.mesh);
+    let (mut ports, unicast_port) = socket::open_private().map_err(JoinError::Socket)?;
+    let settings = settings(&config, tag, unicast_port);
+    check(&settings)?;
+    let mut seed = [0; 8];
+    getrandom::fill(&mut seed).map_err(|error| JoinError::Entropy(error.to_string()))?;
+    let now = Instant::now().into_std();
+    let prover = identity.prover();
+    let mut machine = Membership::new(settings, identity, u64::from_le_bytes(seed), now);
+    let interfaces = Interfaces::new(config.interfaces.clone());
+    let found = interfaces.list();
+    for interface in &found {
+        ports.extend(socket::open_shared(interface, config.discovery_port));
+    }
+    machine.set_interfaces(now, found.clone());
+    let (writer, table) = shared::table();
+    let (commands, wishes) = channels();
+    let (load, loads) = watch::channel(Load::default());
+    let (complete_tx, complete) = watch::channel(false);
+    let (neighbours_tx, neighbours) = watch::channel(Neighbours::default());
+    let metrics = Metrics::default();
+    let (events, _) = broadcast::channel(EVENTS_MAX);
+    let mut driver = Driver {
+        machine,
+        ports,
+        interfaces,
+        found,
+        discovery_port: config.discovery_port,
+        writer,
+        events,
+        version: 0,
+        exported: None,
+        commands: wishes,
+        loads,
+        complete: complete_tx,
+        neighbours: neighbours_tx,
+        fetch,
+        tag,
+        tasks: JoinSet::new(),
+        leaving: None,
+        metrics: metrics.clone(),
+    };
+    driver.machine.start(now);
+    driver.carry_out();
+    let shared = Shared { tag, prover, table, commands, load, complete, neighbours, metrics };
+    let mesh = Mesh { shared: Arc::new(shared) };
+    let (greet, greetings) = mpsc::channel(1);
+    let known = peers::Peers::open(config.state_dir);
+    driver.tasks.spawn(seeds::resolve(config.seeds, config.discovery_port, known.addresses(), greet));
+    Ok((mesh, MeshTask(Box::pin(driver.run(greetings, known)))))
+}
+
+fn settings(config: &MeshConfig, tag: MeshTag, unicast_port: u16) -> Settings {
+    let alone = |ip: IpAddr| Address { ip, prefix: if ip.is_ipv4() { 32 } else { 128 } };
+    Settings {
+        tag,
+        island: config.island.clone(),
+        name: config.name.clone(),
+        roles: config.roles.clone(),
+        tags: config.tags.clone(),
+        http_port: config.http_port,
+        unicast_port,
+        advertise: config.advertise.iter().copied().map(alone).collect(),
+        catalogue: config.catalogue,
+        version: config.version.clone(),
+    }
+}
+
+/// Whether everybody would take this node's record.
+fn check(settings: &Settings) -> Result<(), RecordError> {
+    check_record(&Record {
+        name: settings.name.clone(),
+        roles: settings.roles.clone(),
+        addresses: settings.advertise.clone(),
+        http_port: settings.http_port,
+        unicast_port: settings.unicast_port,
+        island: settings.island.clone().unwrap_or_else(|| "local".to_owned()),
+        island_given: settings.island.is_some(),
+        draining: false,
+        catalogue: settings.catalogue,
+        watchers: Vec::new(),
+        protocol: (WIRE_VERSION, WIRE_VERSION),
+        version: settings.version.clone(),
+        tags: settings.tags.clone(),
+    })
+}
+
+struct Driver {
+    machine: Membership,
+    ports: Vec<Port>,
+    interfaces: Interfaces,
+    found: Vec<Interface>,
+    discovery_port: u16,
+    writer: TableWriter,
+    events: broadcast::Sender<Event>,
+    /// Moves with every event: tells whether `exported` is still the table.
+    version: u64,
+    exported: Option<(u64, Bytes)>,
+    commands: mpsc::Receiver<Command>,
+    loads: watch::Receiver<Load>,
+    complete: watch::Sender<bool>,
+    neighbours: watch::Sender<Neighbours>,
+    fetch: Arc<dyn TableFetch>,
+    tag: MeshTag,
+    tasks: JoinSet<Outcome>,
+    leaving: Option<Vec<oneshot::Sender<()>>>,
+    metrics: Metrics,
+}
+
+/// What a task of the driver brought.
+enum Outcome {
+    Fetched(MemberId, Option<VerifiedTransfer>),
+    Over,
+}
+
+enum Wake {
+    Command(Option<Command>),
+    Datagrams,
+    Load,
+    Interfaces(Vec<Interface>),
+    Greet(Vec<SocketAddr>),
+    Outcome(Option<Outcome>),
+    Timeout,
+}
+
+impl Driver {
+    async fn run(
+        mut self,
+        mut greetings: mpsc::Receiver<Vec<SocketAddr>>,
+        mut known: peers::Peers,
+    ) -> Result<(), MeshError> {
+        let mut buffer = vec![0; DATAGRAM_BYTES_MAX + 1];
+        loop {
+            let wake = self.wait(&mut greetings).await;
+            let drained = self.receive(&mut buffer);
+            let now = Instant::now().into_std();
+            match wake {
+                Wake::Command(Some(command)) => self.obey(now, command),
+                Wake::Command(None) => return Ok(()),
+                Wake::Datagrams | Wake::Timeout => {}
+                Wake::Load => {
+                    let load = *self.loads.borrow_and_update();
+                    self.machine.set_load(now, load);
+                }
+                Wake::Interfaces(found) => self.use_interfaces(now, found),
+                Wake::Greet(addresses) => self.machine.greet(addresses),
+                Wake::Outcome(outcome) => self.take_outcome(now, outcome),
+            }
+            if drained {
+                self.machine.handle_timeout(now);
+            }
+            self.carry_out();
+            self.metrics.show(self.machine.counters());
+            if let Some(reason) = self.machine.stopped() {
+                return Err(reason.into());
+            }
+            if self.machine.has_said_farewell() {
+                known.remember(self.machine.proven_addresses(self.discovery_port)).await;
+                for waiting in self.leaving.take().unwrap_or_default() {
+                    // Whoever asked may have given up waiting.
+                    let _ = waiting.send(());
+                }
+                return Ok(());
+            }
+            if known.is_due() {
+                known.remember_later(self.machine.proven_addresses(self.discovery_port));
+            }
+            if !drained {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    /// Waits for a reason to do something. Loses nothing.
+    async fn wait(&mut self, greetings: &mut mpsc::Receiver<Vec<SocketAddr>>) -> Wake {
+        let deadline = self.machine.poll_timeout().map(|wakeup| wakeup.at);
+        let ports = &self.ports;
+        let readable = poll_fn(|context| {
+            let any = ports.iter().any(|port| port.socket.poll_recv_ready(context).is_ready());
+            if any { Poll::Ready(()) } else { Poll::Pending }
+        });
+        tokio::select! {
+            biased;
+            command = self.commands.recv() => Wake::Command(command),
+            () = sleep_until(deadline.map_or_else(far, Instant::from_std)) => Wake::Timeout,
+            () = readable => Wake::Datagrams,
+            Ok(()) = self.loads.changed() => Wake::Load,
+            Some(outcome) = self.tasks.join_next() => Wake::Outcome(outcome.ok()),
+            Some(addresses) = greetings.recv() => Wake::Greet(addresses),
+            found = self.interfaces.changed() => Wake::Interfaces(found),
+        }
+    }
+
+    /// Takes in what waits in the sockets, up to a turn's worth. Returns whether they are empty.
+    fn receive(&mut self, buffer: &mut [u8]) -> bool {
+        let mut left = DATAGRAMS_PER_TURN;
+        for port in &self.ports {
+            loop {
+                if left == 0 {
+                    return false;
+                }
+                let (length, from) = match port.socket.try_recv_from(buffer) {
+                    Ok(received) => received,
+                    Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
+                    // An ICMP answer to something we sent; the next read goes on.
+                    Err(_) => {
+                        left -= 1;
+                        continue;
+                    }
+                };
+                left -= 1;
+                let now = Instant::now().into_std();
+                let addr = SocketAddr::new(from.ip().to_canonical(), from.port());
+                let addr = if addr.is_ipv6() { from } else { addr };
+                let source = Source { addr, interface: port.interface, shared: port.shared };
+                let bytes = Bytes::copy_from_slice(&buffer[..length]);
+                if let Err(refused) = self.machine.handle_datagram(now, source, bytes) {
+                    debug!(from = %addr.ip(), reason = refused.as_str(), "datagram refused");
+                }
+            }
+        }
+        true
+    }
+
+    fn obey(&mut self, now: std::time::Instant, command: Command) {
+        match command {
+            Command::Announce(news, reply) => {
+                let _ = reply.send(self.announce(now, &news));
+            }
+            Command::Subscribe(reply) => {
+                // The table is written before each event is sent, both here: nothing falls in between.
+                let mut snapshot: Vec<_> = self.machine.members().cloned().collect();
+                snapshot.extend(self.machine.self_member());
+                snapshot.sort_by_key(|member| member.id);
+                let _ = reply.send(Subscription { snapshot, events: self.events.subscribe() });
+            }
+            Command::Records(reply) => {
+                let _ = reply.send(self.records(now));
+            }
+            Command::Proved(id) => self.machine.proved(now, id),
+            Command::Refused(id) => self.machine.refused_connection(now, id),
+            Command::Drain(reply) => {
+                self.machine.drain(now);
+                self.carry_out();
+                let _ = reply.send(());
+            }
+            Command::Leave(reason, reply) => {
+                self.leaving.get_or_insert_default().push(reply);
+                self.machine.leave(now, reason);
+            }
+        }
+    }
+
+    fn announce(&mut self, now: std::time::Instant, news: &Announcement) -> Result<(), RecordError> {
+        check_record(&self.machine.record_with(news))?;
+        self.machine.announce(now, news);
+        Ok(())
+    }
+
+    fn records(&mut self, now: std::time::Instant) -> Bytes {
+        match &self.exported {
+            Some((version, bytes)) if *version == self.version => bytes.clone(),
+            _ => {
+                let bytes = Bytes::from(transfer::encode(&self.machine.export(now)));
+                self.exported = Some((self.version, bytes.clone()));
+                bytes
+            }
+        }
+    }
+
+    fn use_interfaces(&mut self, now: std::time::Instant, found: Vec<Interface>) {
+        if found == self.found {
+            return;
+        }
+        debug!(interfaces = found.len(), "interfaces changed");
+        let kept: BTreeMap<u32, &Interface> =
+            self.found.iter().map(|interface| (interface.index, interface)).collect();
+        let changed: Vec<&Interface> = found.iter().filter(|new| kept.get(&new.index) != Some(new)).collect();
+        let stays = |index: u32| {
+            found.iter().any(|new| new.index == index) && !changed.iter().any(|new| new.index == index)
+        };
+        self.ports.retain(|port| !port.shared || stays(port.interface));
+        for interface in changed {
+            self.ports.extend(socket::open_shared(interface, self.discovery_port));
+        }
+        self.found.clone_from(&found);
+        self.machine.set_interfaces(now, found);
+    }
+
+    fn take_outcome(&mut self, now: std::time::Instant, outcome: Option<Outcome>) {
+        match outcome {
+            Some(Outcome::Fetched(from, Some(table))) => self.machine.merge(now, from, &table),
+            Some(Outcome::Fetched(from, None)) => self.machine.fetch_failed(now, from),
+            Some(Outcome::Over) => {}
+            None => warn!("a task of the mesh panicked"),
+        }
+    }
+
+    /// Does what the machine wants: sends, writes the table, then tells of it, starts fetches.
+    fn carry_out(&mut self) {
+        while let Some(Transmit { to, bytes }) = self.machine.poll_transmit() {
+            self.send(to, &bytes);
+        }
+        while let Some(member) = self.machine.poll_change() {
+            self.writer.put(member);
+        }
+        while let Some(event) = self.machine.poll_event() {
+            self.version += 1;
+            match event.kind {
+                EventKind::Forgotten => self.writer.remove(&event.member.id),
+                _ => self.writer.put(event.member.clone()),
+            }
+            // Nobody may be listening.
+            let _ = self.events.send(event);
+        }
+        while let Some(wish) = self.machine.poll_fetch() {
+            self.tasks.spawn(fetch_table(self.fetch.clone(), self.tag, wish));
+        }
+        let complete = self.machine.is_complete();
+        self.complete.send_if_modified(|told| std::mem::replace(told, complete) != complete);
+        if let Some(neighbours) = self.machine.take_neighbours() {
+            self.neighbours.send_replace(neighbours);
+        }
+    }
+
+    fn send(&mut self, to: Destination, bytes: &[u8]) {
+        match to {
+            Destination::Everyone => {
+                for port in self.ports.iter().filter(|port| port.shared) {
+                    for path in &port.paths {
+                        self.metrics.sent(&port.socket.try_send_to(bytes, *path));
+                    }
+                }
+            }
+            Destination::Unicast(at) => {
+                let of_family = |port: &&Port| {
+                    !port.shared && port.socket.local_addr().is_ok_and(|own| own.is_ipv4() == at.is_ipv4())
+                };
+                match self.ports.iter().find(of_family) {
+                    Some(port) => self.metrics.sent(&port.socket.try_send_to(bytes, at)),
+                    None => debug!(%at, "no socket for this family"),
+                }
+            }
+        }
+    }
+}
+
+fn far() -> Instant {
+    Instant::now() + Duration::from_secs(3600)
+}
+
+/// Fetches and verifies a member's table, at the first of its addresses that gives one.
+async fn fetch_table(fetch: Arc<dyn TableFetch>, tag: MeshTag, wish: Fetch) -> Outcome {
+    for at in wish.at {
+        match timeout(FETCH_TIMEOUT, fetch.fetch(at)).await {
+            Ok(Ok(body)) => {
+                let verified = tokio::task::spawn_blocking(move || {
+                    transfer::decode(&body).map(|table| transfer::verify_transfer(tag, table))
+                });
+                match verified.await {
+                    Ok(Ok(table)) => return Outcome::Fetched(wish.from, Some(table)),
+                    Ok(Err(error)) => {
+                        debug!(member = %wish.from.short(), %error, "a table that cannot be read")
+                    }
+                    Err(_) => debug!(member = %wish.from.short(), "a table could not be verified"),
+                }
+            }
+            Ok(Err(error)) => debug!(member = %wish.from.short(), %at, %error, "table not fetched"),
+            Err(_) => debug!(member = %wish.from.short(), %at, "table not fetched in time"),
+        }
+    }
+    Outcome::Fetched(wish.from, None)
+}

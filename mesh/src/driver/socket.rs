@@ -1,0 +1,187 @@
+//! Sockets of a node: on each interface one receiver per family on the shared discovery port, and one private
+//! socket per family for everything meant for this node alone.
+//!
+//! Several nodes of a host share the discovery port: a broadcast reaches all of their sockets, a unicast only one.
+//! A receiver is bound to its interface, so a datagram tells which network it is from, and a broadcast
+//! leaves by that interface whatever the routes say.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+
+use socket2::{Domain, InterfaceIndexOrAddress, Protocol, Socket, Type};
+use tokio::net::UdpSocket;
+use tracing::debug;
+
+use crate::member::Address;
+use crate::membership::Interface;
+
+/// Group for IPv4 networks that pass multicast but no broadcast.
+pub(crate) const GROUP_V4: Ipv4Addr = Ipv4Addr::new(239, 255, 52, 35);
+/// Group for IPv6, which knows no broadcast.
+pub(crate) const GROUP_V6: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0x5235);
+/// A burst of 5,000 beacons fits; the kernel may grant less.
+const RECEIVE_BYTES: usize = 1 << 20;
+
+/// One socket and what its datagrams mean.
+#[derive(Debug)]
+pub(crate) struct Port {
+    /// The socket.
+    pub(crate) socket: UdpSocket,
+    /// Its interface; 0: any.
+    pub(crate) interface: u32,
+    /// Listens on the discovery port.
+    pub(crate) shared: bool,
+    /// Where a word for everyone is sent by it.
+    pub(crate) paths: Vec<SocketAddr>,
+}
+
+/// Opens the sockets for everyone on one interface: a family whose addresses it lacks is left out, what fails too.
+#[must_use]
+pub(crate) fn open_shared(interface: &Interface, port: u16) -> Vec<Port> {
+    let mut ports = Vec::new();
+    let (fours, sixes): (Vec<Address>, Vec<Address>) =
+        interface.addresses.iter().copied().partition(|address| address.ip.is_ipv4());
+    if !fours.is_empty() {
+        let mut paths: Vec<SocketAddr> = Vec::new();
+        for address in &fours {
+            if let Some(directed) = directed_broadcast(address.ip, address.prefix) {
+                paths.push((directed, port).into());
+            }
+        }
+        if !interface.loopback {
+            paths.push((Ipv4Addr::BROADCAST, port).into());
+        }
+        paths.push((GROUP_V4, port).into());
+        paths.dedup();
+        let first = fours.first().map(|address| address.ip);
+        keep(&mut ports, open_v4(interface, port, first), interface, paths);
+    }
+    if !sixes.is_empty() {
+        let paths = vec![SocketAddrV6::new(GROUP_V6, port, 0, interface.index).into()];
+        keep(&mut ports, open_v6(interface, port), interface, paths);
+    }
+    ports
+}
+
+fn keep(ports: &mut Vec<Port>, opened: io::Result<UdpSocket>, interface: &Interface, paths: Vec<SocketAddr>) {
+    match opened {
+        Ok(socket) => ports.push(Port { socket, interface: interface.index, shared: true, paths }),
+        Err(error) => debug!(interface = interface.name, %error, "no discovery socket"),
+    }
+}
+
+fn open_v4(interface: &Interface, port: u16, own: Option<IpAddr>) -> io::Result<UdpSocket> {
+    let socket = open(Domain::IPV4)?;
+    socket.set_broadcast(true)?;
+    bind_to(&socket, interface);
+    socket.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)).into())?;
+    let by = InterfaceIndexOrAddress::Index(interface.index);
+    if let Err(error) = socket.join_multicast_v4_n(&GROUP_V4, &by) {
+        debug!(interface = interface.name, %error, "no IPv4 multicast");
+    }
+    if let Some(IpAddr::V4(own)) = own {
+        let _ = socket.set_multicast_if_v4(&own);
+    }
+    socket.set_multicast_loop_v4(true)?;
+    socket.set_multicast_ttl_v4(1)?;
+    UdpSocket::from_std(socket.into())
+}
+
+fn open_v6(interface: &Interface, port: u16) -> io::Result<UdpSocket> {
+    let socket = open(Domain::IPV6)?;
+    socket.set_only_v6(true)?;
+    bind_to(&socket, interface);
+    socket.bind(&SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)).into())?;
+    if let Err(error) = socket.join_multicast_v6(&GROUP_V6, interface.index) {
+        debug!(interface = interface.name, %error, "no IPv6 multicast");
+    }
+    socket.set_multicast_if_v6(interface.index)?;
+    socket.set_multicast_loop_v6(true)?;
+    socket.set_multicast_hops_v6(1)?;
+    UdpSocket::from_std(socket.into())
+}
+
+/// Opens the private sockets, with one port number for both families; returns them and the number.
+///
+/// # Errors
+/// Neither family gives a socket.
+pub(crate) fn open_private() -> io::Result<(Vec<Port>, u16)> {
+    let any = |ip: IpAddr, port: u16| -> io::Result<UdpSocket> {
+        let socket = Socket::new(
+            if ip.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 },
+            Type::DGRAM,
+            Some(Protocol::UDP),
+        )?;
+        if ip.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        let _ = socket.set_recv_buffer_size(RECEIVE_BYTES);
+        socket.set_nonblocking(true)?;
+        socket.bind(&SocketAddr::new(ip, port).into())?;
+        UdpSocket::from_std(socket.into())
+    };
+    let private = |socket| Port { socket, interface: 0, shared: false, paths: Vec::new() };
+    // The number that one family gives may be taken in the other: try a few.
+    for _ in 0..16 {
+        let four = any(Ipv4Addr::UNSPECIFIED.into(), 0);
+        let Ok(four) = four else { break };
+        let port = four.local_addr()?.port();
+        match any(Ipv6Addr::UNSPECIFIED.into(), port) {
+            Ok(six) => return Ok((vec![private(four), private(six)], port)),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+            // No IPv6 on this host.
+            Err(_) => return Ok((vec![private(four)], port)),
+        }
+    }
+    let six = any(Ipv6Addr::UNSPECIFIED.into(), 0)?;
+    let port = six.local_addr()?.port();
+    Ok((vec![private(six)], port))
+}
+
+fn open(domain: Domain) -> io::Result<Socket> {
+    let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    let _ = socket.set_recv_buffer_size(RECEIVE_BYTES);
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+/// Where the kernel does not allow it, the socket hears every interface: words are then heard
+/// several times, which costs little, and broadcasts follow the routes.
+fn bind_to(socket: &Socket, interface: &Interface) {
+    if let Err(error) = socket.bind_device(Some(interface.name.as_bytes())) {
+        debug!(interface = interface.name, %error, "socket not bound to its interface");
+    }
+}
+
+/// The address that means everybody in the network of `ip`; none for IPv6, /31 and /32.
+#[must_use]
+pub(crate) fn directed_broadcast(ip: IpAddr, prefix: u8) -> Option<Ipv4Addr> {
+    match ip {
+        IpAddr::V4(ip) if prefix <= 30 => Some(Ipv4Addr::from_bits(ip.to_bits() | (u32::MAX >> prefix))),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_broadcast_address_follows_from_the_real_prefix() {
+        let of = |ip: [u8; 4], prefix| directed_broadcast(IpAddr::from(ip), prefix).map(|ip| ip.octets());
+        assert_eq!(of([10, 0, 0, 3], 28), Some([10, 0, 0, 15]));
+        assert_eq!(of([192, 168, 1, 7], 24), Some([192, 168, 1, 255]));
+        assert_eq!(of([127, 0, 0, 1], 8), Some([127, 255, 255, 255]));
+        assert_eq!(of([10, 0, 0, 3], 31), None);
+        assert_eq!(of([10, 0, 0, 3], 32), None);
+        assert_eq!(of([1, 2, 3, 4], 0), Some([255, 255, 255, 255]));
+    }
+
+    #[tokio::test]
+    async fn the_private_port_is_one_number_for_both_families() {
+        let (ports, number) = open_private().unwrap();
+        assert!(ports.iter().all(|port| port.socket.local_addr().unwrap().port() == number));
+    }
+}

@@ -1,0 +1,107 @@
+//! Real sockets on the loopback interface, several nodes in this process.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+
+use super::*;
+use crate::event::EventKind;
+use crate::member::{LeaveReason, Standing};
+use crate::mesh::{BoxFuture, Ended, FetchError};
+
+/// Tables are handed over within the process: each node is known by the HTTP port it announces.
+#[derive(Default)]
+struct Nearby {
+    nodes: Mutex<HashMap<u16, Mesh>>,
+}
+
+impl TableFetch for Nearby {
+    fn fetch(&self, at: SocketAddr) -> BoxFuture<Result<Bytes, FetchError>> {
+        let node = self.nodes.lock().unwrap().get(&at.port()).cloned();
+        Box::pin(async move { Ok(node.ok_or(FetchError("nobody there".to_owned()))?.records().await) })
+    }
+}
+
+/// A discovery port of our own: one that the kernel just gave to nobody else.
+fn quiet_port() -> u16 {
+    std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+struct Island {
+    port: u16,
+    nearby: Arc<Nearby>,
+    tasks: JoinSet<Result<(), MeshError>>,
+}
+
+impl Island {
+    fn new() -> Self {
+        Self { port: quiet_port(), nearby: Arc::default(), tasks: JoinSet::new() }
+    }
+
+    fn join(&mut self, number: u16) -> Mesh {
+        let config = MeshConfig {
+            name: format!("n{number}"),
+            mesh: "driver tests".to_owned(),
+            http_port: number,
+            discovery_port: self.port,
+            interfaces: vec!["lo".to_owned()],
+            ..MeshConfig::default()
+        };
+        let (mesh, task) = Mesh::join(config, Identity::fresh().unwrap(), self.nearby.clone()).unwrap();
+        self.nearby.nodes.lock().unwrap().insert(number, mesh.clone());
+        self.tasks.spawn(task);
+        mesh
+    }
+}
+
+/// Waits for an event of this kind about `id`.
+async fn until(events: &mut Subscription, kind: EventKind, id: MemberId) -> Event {
+    let wait = async {
+        loop {
+            let event = events.next().await.unwrap();
+            if event.kind == kind && event.member.id == id {
+                return event;
+            }
+        }
+    };
+    timeout(Duration::from_secs(5), wait).await.unwrap_or_else(|_| panic!("no {kind:?} of {id:?}"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_on_one_host_find_each_other_and_hear_a_farewell() {
+    let mut island = Island::new();
+    let first = island.join(1);
+    let mut events = first.subscribe().await.unwrap();
+    assert_eq!(events.snapshot.len(), 1);
+    let second = island.join(2);
+    let joined = until(&mut events, EventKind::Joined, second.id()).await;
+    assert!(first.table().get(&second.id()).is_some(), "the table is written before its event is sent");
+    assert_eq!(joined.member.http_addresses, ["127.0.0.1:2".parse().unwrap()]);
+    timeout(Duration::from_secs(2), second.complete()).await.unwrap();
+    let third = island.join(3);
+    timeout(Duration::from_secs(2), third.complete()).await.unwrap();
+    let mut at_third = third.subscribe().await.unwrap();
+    // On a busy machine the half second after which nobody is thought to be there may pass unheard.
+    for other in [&first, &second] {
+        if third.table().get(&other.id()).is_none() {
+            until(&mut at_third, EventKind::Joined, other.id()).await;
+        }
+    }
+    assert!(third.may_ask("127.0.0.1".parse().unwrap()));
+    assert!(!third.may_ask("192.0.2.1".parse().unwrap()));
+
+    second.leave(LeaveReason::Stopped).await;
+    until(&mut events, EventKind::Left, second.id()).await;
+    assert_eq!(first.table().get(&second.id()).unwrap().standing, Standing::Left);
+    assert!(island.tasks.join_next().await.unwrap().unwrap().is_ok());
+    assert!(second.subscribe().await.is_err());
+}
+
+#[tokio::test]
+async fn a_reader_hears_of_the_end_of_its_own_node() {
+    let mut island = Island::new();
+    let mesh = island.join(1);
+    let mut events = mesh.subscribe().await.unwrap();
+    mesh.leave(LeaveReason::Stopped).await;
+    until(&mut events, EventKind::Left, mesh.id()).await;
+    assert!(matches!(events.next().await, Err(Ended::Left(_))));
+}
