@@ -14,6 +14,7 @@ use crate::http::body::Answer;
 use crate::http::connection::{self, Door};
 use crate::http::connections::Connections;
 use crate::http::hosts::HostRules;
+use crate::http::listen;
 use crate::http::meter::Meter;
 use crate::http::request::Gated;
 
@@ -33,6 +34,8 @@ pub trait App: Send + Sync + 'static {
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Strangers can make `accept` fail as often as they like; the log hears of it this often.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
+/// Connections that have begun when the listener stops are established within this on a LAN.
+const HANDSHAKE: Duration = Duration::from_millis(5);
 /// What one connection may leave unsent in the kernel: enough for a fast link, little for a mute reader.
 const UNSENT_BYTES_MAX: u32 = 128 * 1024;
 /// A client that has vanished without a word is noticed after this long, if we have sent it anything.
@@ -58,6 +61,9 @@ pub async fn serve<A: App>(
         complained: None,
     };
     accepting.until_stopped(&listener).await;
+    if listen::begin_no_more(&listener).is_ok() {
+        tokio::time::sleep(HANDSHAKE).await;
+    }
     // Closing a listener resets what waits in its queue, so that is taken out first.
     while let Ok((stream, peer)) = accept_waiting(&listener) {
         accepting.take_in(stream, peer);

@@ -101,21 +101,19 @@ impl Connections {
         if self.is_closing() {
             return;
         }
-        // First the sign, then the count: an answer in between pays its debt before it is noted, and
-        // `tell` and this loop see each other through the line's lock.
+        // First the sign, then the debts: an answer made in between has told its client already. A debt is
+        // noted and counted under the line's lock, so that it cannot be paid between the two.
         self.shared.closing.cancel();
         let now = Instant::now();
-        let mut owed = 0;
         for line in self.lines() {
             let mut state = lock(&line.state);
             let in_use = state.idle_since.is_none()
                 || state.last_request.is_some_and(|at| now.saturating_duration_since(at) < IN_USE);
             if in_use && state.last_request.is_some() && !state.told && !state.owed {
                 state.owed = true;
-                owed += 1;
+                self.shared.owed.send_modify(|count| *count += 1);
             }
         }
-        self.shared.owed.send_modify(|count| *count += owed);
     }
 
     /// Whether answers say `Connection: close`.
@@ -323,7 +321,7 @@ impl Line {
         state.told = true;
         if std::mem::take(&mut state.owed) {
             drop(state);
-            shared.owed.send_modify(|count| *count = count.saturating_sub(1));
+            shared.owed.send_modify(|count| *count -= 1);
         }
     }
 }

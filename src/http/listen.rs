@@ -98,6 +98,25 @@ fn open(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
+/// Makes the kernel ignore new connections on `listener` and complete those that have begun: a listener that
+/// just closes resets the latter, and their clients believe that they are connected. Who is ignored asks
+/// again after a second, and is then refused, which is safe to repeat elsewhere.
+///
+/// # Errors
+/// The kernel takes no filter; nothing has changed then.
+pub(super) fn begin_no_more(listener: &TcpListener) -> io::Result<()> {
+    use socket2::SockFilter;
+    // Classic BPF over the TCP header: load the flags (byte 13), keep SYN and ACK, drop if SYN is alone.
+    let drop_first_packets = [
+        SockFilter::new(0x30, 0, 0, 13),
+        SockFilter::new(0x54, 0, 0, 0x12),
+        SockFilter::new(0x15, 0, 1, 0x02),
+        SockFilter::new(0x06, 0, 0, 0),
+        SockFilter::new(0x06, 0, 0, u32::MAX),
+    ];
+    socket2::SockRef::from(listener).attach_filter(&drop_first_packets)
+}
+
 fn explain(address: SocketAddr, error: io::Error) -> ListenError {
     match error.kind() {
         io::ErrorKind::AddrInUse => ListenError::Taken { address, holder: holder::of_port(address.port()) },
@@ -130,6 +149,23 @@ mod tests {
     async fn an_address_of_another_host_is_reported_as_such() {
         let error = listen(Some(SocketAddr::from(([192, 0, 2, 1], 0))), 0).unwrap_err();
         assert!(matches!(error, ListenError::NotOurs { .. }), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_listener_that_begins_no_more_completes_what_has_begun() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let listener = listen(Some(SocketAddr::from(([127, 0, 0, 1], 0))), 0).unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut early = tokio::net::TcpStream::connect(address).await.unwrap();
+        begin_no_more(&listener).unwrap();
+        let late = tokio::net::TcpStream::connect(address);
+        let patience = std::time::Duration::from_millis(100);
+        assert!(tokio::time::timeout(patience, late).await.is_err(), "neither connected nor refused yet");
+        early.write_all(b"hello").await.unwrap();
+        let (mut accepted, _) = listener.accept().await.unwrap();
+        let mut heard = [0; 5];
+        accepted.read_exact(&mut heard).await.unwrap();
+        assert_eq!(&heard, b"hello");
     }
 
     #[tokio::test]

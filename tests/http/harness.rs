@@ -135,7 +135,7 @@ pub async fn start_with(limits: Limits) -> Node {
 
 impl Node {
     pub async fn connect(&self) -> Client {
-        Client { stream: TcpStream::connect(self.address).await.unwrap(), buffer: Vec::new() }
+        Client::over(TcpStream::connect(self.address).await.unwrap())
     }
 
     /// Sends these bytes on a fresh connection and returns all that comes back until the node closes it.
@@ -164,6 +164,10 @@ pub struct Client {
 }
 
 impl Client {
+    pub fn over(stream: TcpStream) -> Self {
+        Self { stream, buffer: Vec::new() }
+    }
+
     /// The node may refuse and close before it has read everything.
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         let _ = self.stream.write_all(bytes.as_ref()).await;

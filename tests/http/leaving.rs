@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::harness::{PATIENCE, get, has, start, status};
+use crate::harness::{Client, PATIENCE, get, has, start, status};
 
 #[tokio::test]
 async fn while_closing_every_answer_says_so_and_newcomers_are_still_served() {
@@ -36,6 +36,67 @@ async fn connections_in_use_are_waited_for_and_idle_ones_are_not() {
     assert!(!told.is_finished());
     used.get("/x").await;
     timeout(PATIENCE, told).await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn clients_on_kept_connections_see_no_error() {
+    let node = start().await;
+    let address = node.address;
+    let clients: Vec<_> = (0..32)
+        .map(|_| {
+            tokio::spawn(async move {
+                let mut served = 0;
+                // Refused before anything was sent: the client asks somebody else.
+                while let Ok(stream) = TcpStream::connect(address).await {
+                    let mut client = Client::over(stream);
+                    loop {
+                        let answer = client.get("/x").await;
+                        assert_eq!(status(&answer), 200);
+                        served += 1;
+                        if has(&answer, "connection: close") {
+                            assert_eq!(client.rest().await, "");
+                            break;
+                        }
+                    }
+                }
+                served
+            })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    node.connections.start_closing();
+    timeout(PATIENCE, node.connections.all_told()).await.unwrap();
+    node.connections.stop();
+    timeout(PATIENCE, node.connections.finished()).await.unwrap();
+    for client in clients {
+        assert!(client.await.unwrap() > 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn who_gets_a_connection_gets_an_answer_to_the_last() {
+    let node = start().await;
+    let address = node.address;
+    let clients: Vec<_> = (0..16)
+        .map(|_| {
+            // Threads of their own connect as fast as they can, up to the moment when they are refused.
+            std::thread::spawn(move || {
+                use std::io::{Read, Write};
+                while let Ok(mut stream) = std::net::TcpStream::connect(address) {
+                    stream.write_all(get("/x").as_bytes()).unwrap();
+                    let mut answer = [0; 4096];
+                    let length = stream.read(&mut answer).expect("no reset");
+                    assert_eq!(status(&String::from_utf8_lossy(&answer[..length])), 200);
+                }
+            })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    node.connections.stop();
+    timeout(PATIENCE, node.connections.finished()).await.unwrap();
+    for client in clients {
+        client.join().expect("no error");
+    }
 }
 
 #[tokio::test]
