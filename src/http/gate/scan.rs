@@ -34,10 +34,7 @@ impl Scanner {
     /// What can be refused before the end is there: foreign protocols by their first bytes, bare line
     /// feeds, and everything too long, so that nobody has to send megabytes to learn it.
     pub fn scan(&mut self, buffer: &[u8]) -> Result<Option<Extent>, Refusal> {
-        // A TLS client hello begins with 0x16; no request begins with a control character.
-        if buffer.get(self.start).is_some_and(|first| !matches!(first, b'!'..=b'~' | b'\r' | b'\n')) {
-            return Err(Refusal::RequestLine);
-        }
+        self.check_first(buffer)?;
         while let Some(offset) = buffer[self.seen..].iter().position(|byte| *byte == b'\n') {
             let at = self.seen + offset;
             if at == self.line_start || buffer[at - 1] != b'\r' {
@@ -48,7 +45,10 @@ impl Scanner {
             self.line_start = at + 1;
             match (line.is_empty(), self.lines) {
                 // RFC 9112 2.2: a server ignores at least one empty line before the request line.
-                (true, 0) if self.start == 0 => self.start = at + 1,
+                (true, 0) if self.start == 0 => {
+                    self.start = at + 1;
+                    self.check_first(buffer)?;
+                }
                 (true, 0) => return Err(Refusal::RequestLine),
                 (true, _) => return Ok(Some(Extent { start: self.start, end: at + 1 })),
                 (false, _) => self.lines += 1,
@@ -61,6 +61,13 @@ impl Scanner {
         self.seen = buffer.len();
         self.check_size(buffer.len())?;
         Ok(None)
+    }
+
+    /// A TLS client hello begins with 0x16; no request begins with a control character.
+    fn check_first(&self, buffer: &[u8]) -> Result<(), Refusal> {
+        let foreign =
+            buffer.get(self.start).is_some_and(|first| !matches!(first, b'!'..=b'~' | b'\r' | b'\n'));
+        if foreign { Err(Refusal::RequestLine) } else { Ok(()) }
     }
 
     fn check_size(&self, length: usize) -> Result<(), Refusal> {
