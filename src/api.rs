@@ -87,6 +87,7 @@ pub struct Api {
 }
 
 struct Shared {
+    started: Instant,
     source: Arc<dyn Source>,
     connections: Connections,
     feed: Feed,
@@ -118,7 +119,8 @@ impl Api {
         crate::http::meter::describe();
         let feed = Feed::new(connections.closing());
         let (page, exposition) = (Mutex::default(), Mutex::default());
-        Self { shared: Arc::new(Shared { source, connections, feed, metrics, page, exposition }) }
+        let started = Instant::now();
+        Self { shared: Arc::new(Shared { started, source, connections, feed, metrics, page, exposition }) }
     }
 
     /// Passes a change of the table on to the readers of `/events` and to the metrics.
@@ -259,9 +261,12 @@ impl Shared {
     }
 
     fn state(&self) -> State {
+        let draining = self.connections.closing_since().map(|since| since.elapsed());
+        let me = self.source.me();
         State {
-            complete: self.source.is_complete(),
-            draining: self.connections.is_closing() || self.source.me().record.draining,
+            fetching: (!self.source.is_complete()).then(|| self.started.elapsed()),
+            // The mesh may have been told first.
+            draining: draining.or_else(|| me.record.draining.then(|| me.since.elapsed())),
         }
     }
 }

@@ -30,7 +30,7 @@ pub fn set(members: &[Arc<Member>], ready: State, event_streams: usize) {
         gauge!("isle_mesh_members_by_role", "role" => role).set(alive().filter(has).count() as f64);
     }
     gauge!("isle_ready").set(f64::from(u8::from(ready.is_ready())));
-    gauge!("isle_draining").set(f64::from(u8::from(ready.draining)));
+    gauge!("isle_draining").set(f64::from(u8::from(ready.draining.is_some())));
     gauge!("isle_event_streams").set(event_streams as f64);
     process();
 }

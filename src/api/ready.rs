@@ -1,40 +1,44 @@
 //! `/readyz`: whether this node should be asked, and if not, why.
 
-use crate::api::view::{CheckView, ReadyView};
+use std::time::Duration;
+
+use crate::api::view::{CheckView, ReadyView, millis};
 
 /// What readiness depends on.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct State {
-    /// The table was fetched, or nobody answered: what we know is all there is to know.
-    pub complete: bool,
-    /// We said that we stop.
-    pub draining: bool,
+    /// How long we have been fetching the table; `None` when that is done, or nobody was there to fetch it
+    /// from: what we know is all there is to know.
+    pub fetching: Option<Duration>,
+    /// How long ago we said that we stop.
+    pub draining: Option<Duration>,
 }
 
 impl State {
     /// Whether requests should be sent here.
     #[must_use]
     pub fn is_ready(self) -> bool {
-        self.complete && !self.draining
+        self.fetching.is_none() && self.draining.is_none()
     }
 
     /// As served; the checks only when asked for, or when one failed.
     #[must_use]
     pub fn view(self, verbose: bool) -> ReadyView {
-        let check = |check: &str, ok: bool, reason: &str, advice: &str| CheckView {
+        let check = |check: &str, failing: Option<Duration>, reason: &str, advice: &str| CheckView {
             check: check.to_owned(),
-            ok,
-            reason: (!ok).then(|| reason.to_owned()),
-            advice: (!ok).then(|| advice.to_owned()),
+            ok: failing.is_none(),
+            since_ms: failing.map(millis),
+            reason: failing.map(|_| reason.to_owned()),
+            advice: failing.map(|_| advice.to_owned()),
         };
         let checks = vec![
             check(
                 "table-complete",
-                self.complete,
+                self.fetching,
                 "fetching-table",
                 "Wait a second; if it stays, run isle doctor on this host.",
             ),
-            check("not-draining", !self.draining, "draining", "Ask another node; see isle members."),
+            check("not-draining", self.draining, "draining", "Ask another node; see isle members."),
         ];
         ReadyView {
             ready: self.is_ready(),
@@ -49,15 +53,14 @@ mod tests {
 
     #[test]
     fn what_is_not_ready_says_why_even_unasked() {
-        assert_eq!(
-            serde_json::to_string(&State { complete: true, draining: false }.view(false)).unwrap(),
-            "{\"ready\":true}"
-        );
-        let view = State { complete: false, draining: true }.view(false);
+        let well = State::default();
+        assert_eq!(serde_json::to_string(&well.view(false)).unwrap(), "{\"ready\":true}");
+        let second = Some(Duration::from_secs(1));
+        let view = State { fetching: second, draining: second }.view(false);
         assert!(!view.ready);
         let reasons: Vec<_> = view.checks.iter().filter_map(|check| check.reason.as_deref()).collect();
         assert_eq!(reasons, ["fetching-table", "draining"]);
-        let all_well = State { complete: true, draining: false }.view(true);
-        assert!(all_well.checks.iter().all(|check| check.ok && check.advice.is_none()));
+        assert_eq!(view.checks[0].since_ms, Some(1000));
+        assert!(well.view(true).checks.iter().all(|check| check.ok && check.advice.is_none()));
     }
 }

@@ -143,6 +143,8 @@ pub struct CheckView {
     pub check: String,
     /// Whether it passed.
     pub ok: bool,
+    /// Milliseconds since it stopped passing; `null` when it passed.
+    pub since_ms: Option<u64>,
     /// Why it did not: a stable word.
     pub reason: Option<String>,
     /// What to do about it.

@@ -15,7 +15,7 @@
 use std::collections::{BinaryHeap, HashMap};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
@@ -33,6 +33,7 @@ pub struct Connections {
 #[derive(Debug)]
 struct Shared {
     closing: CancellationToken,
+    closing_since: OnceLock<Instant>,
     stopped: CancellationToken,
     /// Set by the accept loop once its listener is closed and its queue empty.
     shut: CancellationToken,
@@ -84,6 +85,7 @@ impl Connections {
         Self {
             shared: Arc::new(Shared {
                 closing: CancellationToken::new(),
+                closing_since: OnceLock::new(),
                 stopped: CancellationToken::new(),
                 shut: CancellationToken::new(),
                 aborted: CancellationToken::new(),
@@ -104,7 +106,7 @@ impl Connections {
         // First the sign, then the debts: an answer made in between has told its client already. A debt is
         // noted and counted under the line's lock, so that it cannot be paid between the two.
         self.shared.closing.cancel();
-        let now = Instant::now();
+        let now = *self.shared.closing_since.get_or_init(Instant::now);
         for line in self.lines() {
             let mut state = lock(&line.state);
             let in_use = state.idle_since.is_none()
@@ -120,6 +122,12 @@ impl Connections {
     #[must_use]
     pub fn is_closing(&self) -> bool {
         self.shared.closing.is_cancelled()
+    }
+
+    /// Since when answers say `Connection: close`; `None` while they do not.
+    #[must_use]
+    pub fn closing_since(&self) -> Option<Instant> {
+        self.shared.closing_since.get().copied()
     }
 
     /// Cancelled when closing starts: event streams end on it.
