@@ -400,7 +400,9 @@ impl Membership {
         let id = word.header.author;
         let advance = self.table.accept(word, from.map(|source| source.addr.ip()), now)?;
         let peer = self.peers.entry(id).or_insert_with(|| Peer::new(now));
-        if let Some(source) = from {
+        // Draining and farewells are also passed on by others; first words and pulses come from their author alone.
+        let is_authors = matches!(advance, Advance::Joined | Advance::Pulse);
+        if let Some(source) = from.filter(|_| is_authors || peer.from.is_none()) {
             peer.from = Some(source.addr);
         }
         match advance {

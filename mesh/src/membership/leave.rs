@@ -120,11 +120,13 @@ impl Membership {
         }
     }
 
-    /// By the port, since a host with several networks speaks from several addresses. Wrong if another node has
-    /// drawn the same port: then one more copy is sent than needed.
+    /// By the address: every node speaks to everyone from the discovery port. Another node of the author's host counts
+    /// as the author; then one more copy is sent than needed.
     fn is_from_author(&self, id: &MemberId, from: Source) -> bool {
+        let ip = from.addr.ip();
+        let heard_there = self.peers.get(id).and_then(|peer| peer.from).is_some_and(|heard| heard.ip() == ip);
         let record = self.table.get(id).and_then(|entry| entry.record.as_ref());
-        record.is_none_or(|said| said.value.unicast_port == from.addr.port())
+        heard_there || record.is_some_and(|said| said.value.addresses.iter().any(|address| address.ip == ip))
     }
 
     pub(super) fn relay(&mut self, about: MemberId) {

@@ -283,18 +283,20 @@ fn a_flood_that_claims_a_proven_author_is_held_to_a_strangers_rate() {
     assert!(paid <= 600, "{paid} signatures were checked");
 }
 
-/// How often node 0 passes on the farewell of node 1, after hearing it once from each of these ports.
-fn relays_of_a_farewell_heard_from(ports: &[u16]) -> u64 {
+/// A word for everyone that comes from this node's address.
+fn broadcast_from(node: usize) -> Source {
+    Source { addr: (address(node).ip(), 5235).into(), interface: 1, shared: true }
+}
+
+/// How often node 0 passes on the farewell of node 1, after hearing it once from each of these nodes' addresses.
+fn relays_of_a_farewell_heard_from(nodes: &[usize]) -> u64 {
     let mut wire = Wire::of(2);
     wire.run_for(2 * SECOND);
     wire.nodes[1].leave(wire.now, LeaveReason::Stopped);
     let farewell = wire.nodes[1].poll_transmit().unwrap().bytes;
     wire.cut[1] = true;
-    for port in ports {
-        let mut addr = address(1);
-        addr.set_port(*port);
-        let from = Source { addr, interface: 1, shared: true };
-        let _ = wire.nodes[0].handle_datagram(wire.now, from, farewell.clone());
+    for node in nodes {
+        let _ = wire.nodes[0].handle_datagram(wire.now, broadcast_from(*node), farewell.clone());
     }
     wire.run_for(SECOND);
     wire.nodes[0].counters().relayed
@@ -302,11 +304,23 @@ fn relays_of_a_farewell_heard_from(ports: &[u16]) -> u64 {
 
 #[test]
 fn a_farewell_is_passed_on_however_many_copies_its_author_sent() {
-    assert_eq!(relays_of_a_farewell_heard_from(&[4000]), 1);
-    assert_eq!(relays_of_a_farewell_heard_from(&[4000; 12]), 1);
-    assert_eq!(relays_of_a_farewell_heard_from(&[4000, 4001]), 1);
-    assert_eq!(relays_of_a_farewell_heard_from(&[4000, 4001, 4000, 4002]), 0);
-    assert_eq!(relays_of_a_farewell_heard_from(&[4001, 4002]), 0);
+    assert_eq!(relays_of_a_farewell_heard_from(&[1]), 1);
+    assert_eq!(relays_of_a_farewell_heard_from(&[1; 12]), 1);
+    assert_eq!(relays_of_a_farewell_heard_from(&[1, 7]), 1);
+    assert_eq!(relays_of_a_farewell_heard_from(&[1, 7, 1, 8]), 0);
+    assert_eq!(relays_of_a_farewell_heard_from(&[7, 8]), 0);
+}
+
+#[test]
+fn a_word_that_was_passed_on_does_not_move_its_author() {
+    let mut wire = Wire::of(2);
+    wire.run_for(2 * SECOND);
+    let at = |wire: &Wire| wire.nodes[0].members().next().map(|member| member.http_addresses.clone());
+    let before = at(&wire);
+    wire.nodes[1].drain(wire.now);
+    let draining = wire.nodes[1].poll_transmit().unwrap().bytes;
+    assert_eq!(wire.nodes[0].handle_datagram(wire.now, broadcast_from(7), draining), Ok(()));
+    assert_eq!(at(&wire), before);
 }
 
 #[test]
