@@ -59,7 +59,7 @@ pub struct WatchTask {
 
 /// Reads all figures and says how to follow them. Returns when everything is read, whatever is wrong with it.
 ///
-/// Without `figures` these are the built-in ones; `upstream` and `offers` are not looked at. Reading and later scans
+/// Without `figures` these are the built-in ones, or none if there is an `upstream`. Reading and later scans
 /// run on the blocking pool, one at a time. Must be called within a tokio runtime.
 pub async fn watch_figures(config: &PiecesConfig) -> (FigureWatch, WatchTask) {
     let loader = Loader::new(config);

@@ -131,7 +131,10 @@ impl Loader {
         }
         Self {
             targets: targets.into_iter().collect(),
-            builtin: config.figures.is_empty() || config.figures.iter().any(|path| path == "builtin"),
+            builtin: match config.figures.as_slice() {
+                [] => config.upstream.is_none(),
+                paths => paths.iter().any(|path| path == "builtin"),
+            },
             only: (!config.only.is_empty()).then_some(only),
             settings,
             places: Vec::new(),

@@ -76,6 +76,10 @@ fn without_files_it_is_the_built_in_catalogue() {
     assert_eq!(loader(&["builtin"]), (17, 0));
     assert_eq!(loader(&["/nowhere", "builtin"]), (17, 1));
     assert_eq!(loader(&["/nowhere"]), (0, 1));
+    let beside = PiecesConfig { upstream: Some("http://127.0.0.1:8080".into()), ..PiecesConfig::default() };
+    let mut beside = Loader::new(&beside);
+    beside.scan(true);
+    assert!(beside.shelf().is_empty());
 }
 
 #[test]
