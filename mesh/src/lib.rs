@@ -14,11 +14,13 @@
 //! | [`shared`] | the table as every task reads it |
 //! | [`config`], [`mesh`] | what a program gives and holds |
 //! | `driver` | the one task with the sockets |
+//! | [`find`] | where an intermediary is, for those who only ask |
 //! | [`metrics`] | what was sent, heard, refused |
 
 pub mod config;
 mod driver;
 pub mod event;
+pub mod find;
 pub mod identity;
 pub mod member;
 pub mod membership;
