@@ -4,5 +4,6 @@ pub mod api;
 pub mod config;
 pub mod figures;
 pub mod http;
+pub mod node;
 pub mod shutdown;
 pub mod telemetry;

@@ -6,8 +6,7 @@ use tracing::debug;
 /// The host's own name up to the first dot, reduced to what a label may hold; `node` if nothing is left.
 #[must_use]
 pub fn name() -> String {
-    let system = rustix::system::uname();
-    let full = system.nodename().to_string_lossy();
+    let full = full_name();
     let label: String = full
         .split('.')
         .next()
@@ -17,6 +16,12 @@ pub fn name() -> String {
         .take(55)
         .collect();
     if label.is_empty() { "node".to_owned() } else { label }
+}
+
+/// The host's own name in full.
+#[must_use]
+pub fn full_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 /// Raises the soft limit of open descriptors to the hard one: 10,000 clients need more than the usual 1,024.

@@ -33,9 +33,12 @@ impl Ready {
         let mut out = io::stdout().lock();
         let written = if json {
             let mut line = serde_json::json!({ "ready": true });
-            line.as_object_mut()
-                .expect("made as an object above")
-                .extend(serde_json::to_value(self).ok().and_then(|value| value.as_object().cloned()).unwrap_or_default());
+            line.as_object_mut().expect("made as an object above").extend(
+                serde_json::to_value(self)
+                    .ok()
+                    .and_then(|value| value.as_object().cloned())
+                    .unwrap_or_default(),
+            );
             writeln!(out, "{line}")
         } else {
             writeln!(out, "ready name={} id={} island={} http={}", self.name, self.id, self.island, self.http)
