@@ -20,8 +20,8 @@ pub mod head;
 pub mod scan;
 pub mod target;
 
-/// Most bytes of a request's head, from the method to the empty line.
-pub const HEAD_BYTES_MAX: usize = 32 * 1024;
+/// Most bytes of a request's header fields, with the empty line.
+pub const FIELDS_BYTES_MAX: usize = 32 * 1024;
 /// Most header fields of a request.
 pub const FIELDS_MAX: usize = 100;
 /// Most bytes of a request's target.
@@ -103,7 +103,7 @@ pub enum Refusal {
     /// `Expect` with anything but `100-continue`.
     #[error("the only expectation understood is 100-continue")]
     Expectation,
-    /// A head longer than [`HEAD_BYTES_MAX`].
+    /// Fields longer than [`FIELDS_BYTES_MAX`].
     #[error("the header fields are longer than 32 KiB")]
     HeadTooLarge,
     /// More than [`FIELDS_MAX`] fields.

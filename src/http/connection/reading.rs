@@ -14,14 +14,14 @@ use super::Connection;
 use crate::http::gate::discard::Discard;
 use crate::http::gate::head::{Framing, Head};
 use crate::http::gate::scan::Scanner;
-use crate::http::gate::{HEAD_BYTES_MAX, Refusal};
+use crate::http::gate::{FIELDS_BYTES_MAX, Refusal};
 
 /// What a read asks for: most heads fit, and idle connections hold no buffer.
 const READ_BYTES: usize = 4096;
 /// When the listener has closed, a connection this young may have a request on its way.
 const NEWCOMER: Duration = Duration::from_millis(50);
 /// Most that is read ahead while an answer is under way.
-pub(super) const READ_AHEAD_BYTES_MAX: usize = HEAD_BYTES_MAX;
+pub(super) const READ_AHEAD_BYTES_MAX: usize = FIELDS_BYTES_MAX;
 
 /// What came next on a connection.
 pub(super) enum Next {

@@ -1,6 +1,6 @@
 //! Where a request's head ends, while it is still arriving: each byte is looked at once.
 
-use super::{FIELDS_MAX, HEAD_BYTES_MAX, Refusal, TARGET_BYTES_MAX};
+use super::{FIELDS_BYTES_MAX, FIELDS_MAX, Refusal, TARGET_BYTES_MAX};
 
 /// Longest method and version around a target of full length.
 const AROUND_TARGET: usize = 64;
@@ -16,6 +16,8 @@ pub struct Scanner {
     start: usize,
     /// Complete lines.
     lines: usize,
+    /// Where the fields begin, once the request line is complete.
+    fields_start: usize,
 }
 
 /// A complete head within the buffer.
@@ -51,6 +53,10 @@ impl Scanner {
                 }
                 (true, 0) => return Err(Refusal::RequestLine),
                 (true, _) => return Ok(Some(Extent { start: self.start, end: at + 1 })),
+                (false, 0) => {
+                    self.lines = 1;
+                    self.fields_start = at + 1;
+                }
                 (false, _) => self.lines += 1,
             }
             if self.lines == 1 && line == b"PRI * HTTP/2.0" {
@@ -71,11 +77,12 @@ impl Scanner {
     }
 
     fn check_size(&self, length: usize) -> Result<(), Refusal> {
-        if self.lines == 0 && length > TARGET_BYTES_MAX + AROUND_TARGET {
+        let line_end = if self.lines == 0 { length } else { self.fields_start };
+        if line_end > TARGET_BYTES_MAX + AROUND_TARGET {
             Err(Refusal::TargetTooLong)
         } else if self.lines > FIELDS_MAX + 1 {
             Err(Refusal::TooManyFields)
-        } else if length > HEAD_BYTES_MAX {
+        } else if length - line_end > FIELDS_BYTES_MAX {
             Err(Refusal::HeadTooLarge)
         } else {
             Ok(())
@@ -119,8 +126,11 @@ mod tests {
     #[test]
     fn what_is_too_long_is_refused_before_its_end_is_there() {
         assert_eq!(scan(&[b'A'; 9000]), Err(Refusal::TargetTooLong));
-        let mut long = b"GET / HTTP/1.1\r\nX: ".to_vec();
-        long.resize(HEAD_BYTES_MAX + 1, b'a');
+        let line = format!("GET /{} HTTP/1.1\r\n", "t".repeat(8000));
+        let mut long = [line.as_bytes(), b"X: "].concat();
+        long.resize(line.len() + FIELDS_BYTES_MAX, b'a');
+        assert_eq!(scan(&long), Ok(None), "a long target leaves the fields their room");
+        long.push(b'a');
         assert_eq!(scan(&long), Err(Refusal::HeadTooLarge));
         let mut many = b"GET / HTTP/1.1\r\n".to_vec();
         many.extend(b"A: b\r\n".repeat(FIELDS_MAX));
