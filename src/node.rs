@@ -297,9 +297,11 @@ async fn distinguish(mesh: &Mesh) {
     }
 }
 
+/// Whether it announces an address of ours, or nothing but loopback: then we could not hear it from elsewhere.
 fn is_on_this_host(me: &Member, other: &Member) -> bool {
-    let own = |ip: IpAddr| ip.is_loopback() || me.record.addresses.iter().any(|address| address.ip == ip);
-    other.http_addresses.first().is_some_and(|at| own(at.ip()))
+    let (ours, theirs) = (&me.record.addresses, &other.record.addresses);
+    theirs.iter().all(|address| address.ip.is_loopback())
+        || theirs.iter().any(|a| !a.ip.is_loopback() && ours.iter().any(|own| own.ip == a.ip))
 }
 
 /// Passes every change of the table on to the readers of the API.

@@ -279,7 +279,10 @@ impl Driver {
     fn obey(&mut self, now: std::time::Instant, command: Command) {
         match command {
             Command::Announce(news, reply) => {
-                let _ = reply.send(self.announce(now, &news));
+                let announced = self.announce(now, &news);
+                // Whoever announced reads the table next.
+                self.carry_out();
+                let _ = reply.send(announced);
             }
             Command::Subscribe(reply) => {
                 // The table is written before each event is sent, both here: nothing falls in between.
