@@ -19,6 +19,7 @@ use futures_util::future::BoxFuture;
 use http::{HeaderValue, Method, StatusCode, header};
 use isle_mesh::event::Event;
 use isle_mesh::member::Member;
+use isle_mesh::metrics::Counts;
 use isle_mesh::shared::SharedTable;
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde::Serialize;
@@ -63,6 +64,8 @@ pub trait Source: Send + Sync + 'static {
     fn is_complete(&self) -> bool;
     /// Whether a node at this address may fetch records and proofs.
     fn may_ask(&self, asker: IpAddr) -> bool;
+    /// What it has sent, heard and refused so far.
+    fn counts(&self) -> Counts;
     /// Body of `/mesh/records`.
     fn records(&self) -> BoxFuture<'_, Bytes>;
     /// Body of `/mesh/proof`.
@@ -243,6 +246,7 @@ impl Api {
         let rendered = tokio::task::spawn_blocking(move || {
             let at = Instant::now();
             gauges::set(&shared.source.table().all(), shared.state(), shared.feed.readers());
+            gauges::export(&shared.source.counts());
             Rendered { version: 0, at, body: shared.metrics.render().into() }
         });
         let rendered = rendered.await.expect("rendering numbers does not panic, and is never cancelled");

@@ -22,6 +22,7 @@ use isle_mesh::identity::{Identity, IdentityError};
 use isle_mesh::member::Member;
 use isle_mesh::membership::Announcement;
 use isle_mesh::mesh::{Ended, JoinError, Mesh, MeshError};
+use isle_mesh::metrics::Counts;
 use isle_mesh::shared::SharedTable;
 use tokio::task::{JoinError as TaskError, JoinSet};
 use tracing::{Instrument, debug, info, info_span, warn};
@@ -355,6 +356,10 @@ impl Source for MeshSource {
 
     fn may_ask(&self, asker: IpAddr) -> bool {
         self.0.may_ask(asker)
+    }
+
+    fn counts(&self) -> Counts {
+        self.0.counts()
     }
 
     fn records(&self) -> BoxFuture<'_, Bytes> {

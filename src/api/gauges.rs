@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use isle_mesh::event::EventKind;
 use isle_mesh::member::{Member, Standing};
+use isle_mesh::metrics::Counts;
 use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
 
 use crate::api::ready::State;
@@ -33,6 +34,20 @@ pub fn set(members: &[Arc<Member>], ready: State, event_streams: usize) {
     gauge!("isle_draining").set(f64::from(u8::from(ready.draining.is_some())));
     gauge!("isle_event_streams").set(event_streams as f64);
     process();
+}
+
+/// Passes on what the mesh has counted itself.
+pub fn export(counts: &Counts) {
+    counter!("isle_mesh_datagrams_sent_total").absolute(counts.sent);
+    counter!("isle_mesh_datagram_bytes_sent_total").absolute(counts.sent_bytes);
+    counter!("isle_mesh_datagrams_unsent_total").absolute(counts.unsent);
+    counter!("isle_mesh_datagrams_accepted_total").absolute(counts.machine.accepted);
+    for (reason, count) in counts.refused() {
+        counter!("isle_mesh_datagrams_refused_total", "reason" => reason.as_str()).absolute(count);
+    }
+    counter!("isle_mesh_suspicions_total").absolute(counts.machine.suspicions);
+    counter!("isle_mesh_false_suspicions_total").absolute(counts.machine.false_suspicions);
+    counter!("isle_mesh_words_relayed_total").absolute(counts.machine.relayed);
 }
 
 /// Counts a change of the table.
@@ -81,6 +96,18 @@ pub fn describe() {
     describe_gauge!("isle_draining", "1 once this node has said that it stops");
     describe_gauge!("isle_event_streams", "Open /events streams");
     describe_counter!("isle_mesh_member_transitions_total", "Changes of the table, by what happened");
+    describe_counter!("isle_mesh_datagrams_sent_total", "Datagrams given to the kernel");
+    describe_counter!(
+        "isle_mesh_datagram_bytes_sent_total",
+        Unit::Bytes,
+        "Payload of the datagrams given to the kernel"
+    );
+    describe_counter!("isle_mesh_datagrams_unsent_total", "Datagrams that the kernel did not take");
+    describe_counter!("isle_mesh_datagrams_accepted_total", "Datagrams heard and acted upon");
+    describe_counter!("isle_mesh_datagrams_refused_total", "Datagrams heard and not acted upon, and why");
+    describe_counter!("isle_mesh_suspicions_total", "Members that fell silent for longer than their limit");
+    describe_counter!("isle_mesh_false_suspicions_total", "Suspicions ended by an answer");
+    describe_counter!("isle_mesh_words_relayed_total", "Words passed on for others");
     describe_gauge!("process_open_fds", "Open file descriptors");
     describe_gauge!("process_max_fds", "Limit of open file descriptors");
     describe_gauge!("process_cpu_seconds_total", Unit::Seconds, "CPU time used");

@@ -3,6 +3,7 @@ use std::time::Duration;
 use http_body_util::BodyExt;
 use isle_mesh::event::EventKind;
 use isle_mesh::member::{MemberId, Standing};
+use isle_mesh::metrics::Counts;
 use isle_mesh::shared::{TableWriter, table};
 
 use super::members::tests::member;
@@ -26,6 +27,9 @@ impl Source for Fake {
     }
     fn may_ask(&self, asker: IpAddr) -> bool {
         asker.is_loopback()
+    }
+    fn counts(&self) -> Counts {
+        Counts::default()
     }
     fn records(&self) -> BoxFuture<'_, Bytes> {
         Box::pin(async { Bytes::from_static(b"records") })
@@ -212,6 +216,7 @@ async fn metrics_count_members_by_standing_and_never_name_them() {
         "isle_mesh_members{standing=\"alive\"} 1",
         "isle_mesh_members_by_role{role=\"pieces\"} 1",
         "isle_ready 1",
+        "isle_mesh_datagrams_refused_total{reason=\"signature\"} 0",
         "# TYPE isle_mesh_member_transitions_total counter",
         "isle_mesh_member_transitions_total{to=\"duplicate-key\"} 0",
     ] {

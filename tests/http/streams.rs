@@ -16,6 +16,7 @@ use isle::http::request::Gated;
 use isle::http::respond::no_such_path;
 use isle_mesh::event::{Event, EventKind};
 use isle_mesh::member::{Load, Member, MemberId, Record, Stamp, Standing};
+use isle_mesh::metrics::Counts;
 use isle_mesh::shared::{SharedTable, TableWriter, table};
 
 use crate::descriptors::Process;
@@ -39,6 +40,9 @@ impl Source for Table {
     }
     fn may_ask(&self, _: IpAddr) -> bool {
         true
+    }
+    fn counts(&self) -> Counts {
+        Counts::default()
     }
     fn records(&self) -> BoxFuture<'_, Bytes> {
         Box::pin(async { Bytes::new() })
