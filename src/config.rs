@@ -1,4 +1,18 @@
 //! Effective settings of a node, typed: flags over environment over file over default, read once.
+//!
+//! | module | is |
+//! |---|---|
+//! | [`setting`] | the one list of settings: names, defaults, what each costs |
+//! | [`layer`] | what flags, environment and file say, as text, with its origin |
+//! | [`load`] | the layers put together and made into a [`NodeConfig`] |
+//! | [`value`] | texts of values to what they mean, or why they cannot |
+//! | [`similar`] | what somebody probably meant |
+
+pub mod layer;
+pub mod load;
+pub mod setting;
+pub mod similar;
+pub mod value;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -38,7 +52,7 @@ pub struct NodeConfig {
     pub allow_hosts: Vec<String>,
     /// Where the key is kept; `None`: a fresh key each start.
     pub state_dir: Option<PathBuf>,
-    /// Longest wait for requests in flight when leaving.
+    /// Longest wait for requests in flight when leaving; 0: none.
     pub drain_timeout: Duration,
     /// Logs and the ready line as JSON.
     pub log_json: bool,
