@@ -1,6 +1,7 @@
 //! The node: roles, HTTP, routing, figures, command line.
 
 pub mod api;
+pub mod cli;
 pub mod config;
 pub mod figures;
 pub mod http;

@@ -1,0 +1,279 @@
+//! The command line: commands and what they take. What they do is in the modules beside.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+use crate::cli::flags::Flags;
+
+/// What `isle` alone says.
+pub const FIRST_STEPS: &str = "\
+isle up              join the nodes of this network, or be the first
+isle members         who is there
+isle get giraffe     ask for a figure
+isle help            all commands
+";
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "isle",
+    version,
+    about = "A zero-config mesh: servers on a network find each other and answer for one another",
+    before_help = "Examples:\n  \
+        isle up                       on each of two machines: they find each other\n  \
+        isle get giraffe              from either: a figure, from whoever has it\n  \
+        isle pieces --figures ./toys  serve figures of your own",
+    after_help = "Exit status: 0 done; 1 failed; 2 wrong use; 3 no such figure; 130 stopped by a second Ctrl+C.\n\
+        isle help COMMAND tells more about each.",
+    disable_help_subcommand = false,
+    max_term_width = 100
+)]
+pub struct Arguments {
+    /// Colours and signs.
+    #[command(flatten)]
+    pub look: Look,
+    /// What to do; nothing: say what can be done.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// How output looks.
+#[derive(Clone, Copy, Debug, Args)]
+#[command(next_help_heading = "Output")]
+pub struct Look {
+    /// Colour the output. Without it: on a terminal, unless NO_COLOR is set or TERM is dumb
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto", hide_default_value = true)]
+    pub color: When,
+    /// Draw with ASCII alone. Without it: where the locale is not UTF-8
+    #[arg(long, global = true)]
+    pub ascii: bool,
+}
+
+/// When to colour.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum When {
+    /// On a terminal.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a piece server and an intermediary in one: the first command on a new network
+    #[command(before_help = "Examples:\n  \
+        isle up                   serve the built-in figures and take requests on port 5235\n  \
+        isle up --name kitchen --figures ./toys --figures builtin")]
+    Up(Flags<true, true>),
+    /// Run a piece server
+    #[command(before_help = "Examples:\n  \
+        isle pieces                                   the built-in figures, on port 1233\n  \
+        isle pieces --figures ./toys --only cat,dog   two of those in a folder\n  \
+        isle pieces --upstream http://127.0.0.1:8080 --offers status,report")]
+    Pieces(Flags<true, false>),
+    /// Run an intermediary: takes clients' requests and forwards them to whoever can answer
+    #[command(before_help = "Examples:\n  \
+        isle intermediary                             on port 5235\n  \
+        isle intermediary --max-in-flight 64 --shed redirect")]
+    Intermediary(Flags<false, true>),
+    /// Fetch figures
+    #[command(before_help = "Examples:\n  \
+        isle get giraffe          as a table\n  \
+        isle get giraffe --json   as it was sent\n  \
+        isle get cat dog          several")]
+    Get(Get),
+    /// List what can be asked for
+    #[command(before_help = "Examples:\n  \
+        isle figures              all of them\n  \
+        isle figures drag         those with drag in their name")]
+    Figures(Figures),
+    /// List who is there, or tell more about one
+    #[command(before_help = "Examples:\n  \
+        isle members              everybody, with standing and load\n  \
+        isle members kitchen      one of them\n  \
+        isle members --json | jq '.members[].name'")]
+    Members(Members),
+    /// Tell what happens, as it happens, until Ctrl+C
+    #[command(before_help = "Examples:\n  \
+        isle watch                who comes, who goes\n  \
+        isle watch --json         one JSON object a line")]
+    Watch(Watch),
+    /// Show one screen: this node, its island, and what is wrong, last
+    #[command(before_help = "Examples:\n  \
+        isle status\n  \
+        isle status --check && echo all is well")]
+    Status(Status),
+    /// Show every setting, its value and where that comes from
+    #[command(before_help = "Examples:\n  \
+        isle config\n  \
+        isle config --config isle.toml --name kitchen")]
+    Config(Config),
+    /// Print the public key kept on this host, made if there is none
+    #[command(before_help = "Examples:\n  \
+        isle key                          of this host's bridge\n  \
+        isle key --state-dir ./kitchen    of another node")]
+    Key(Key),
+    /// Print a completion script
+    #[command(before_help = "Examples:\n  \
+        isle completions bash > ~/.local/share/bash-completion/completions/isle\n  \
+        isle completions fish > ~/.config/fish/completions/isle.fish")]
+    Completions(Completions),
+    /// Write the manual's pages into a folder
+    #[command(before_help = "Examples:\n  isle man ~/.local/share/man/man1")]
+    Man(Man),
+}
+
+/// Whom to ask, and in what form.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Whom to ask")]
+pub struct Ask {
+    /// Ask this node, http://HOST[:PORT]. Without it: the intermediary of this host, else one found by broadcast
+    #[arg(long, value_name = "URL", env = "ISLE_AT", hide_env_values = true)]
+    pub at: Option<String>,
+    /// Look for nodes of this mesh
+    #[arg(long, value_name = "NAME", env = "ISLE_MESH", hide_env_values = true, default_value = "isle")]
+    pub mesh: String,
+    /// UDP port to look on
+    #[arg(long, value_name = "PORT", env = "ISLE_DISCOVERY_PORT", hide_env_values = true, default_value = "5235",
+          value_parser = clap::value_parser!(u16).range(1..))]
+    pub discovery_port: u16,
+    /// Look on these interfaces alone
+    #[arg(long, value_name = "NAME", env = "ISLE_INTERFACE", hide_env_values = true, value_delimiter = ',')]
+    pub interface: Vec<String>,
+}
+
+/// `isle get`.
+#[derive(Clone, Debug, Args)]
+pub struct Get {
+    /// Names of figures
+    #[arg(required = true, value_name = "NAME")]
+    pub names: Vec<String>,
+    /// Print each as it was sent, one a line
+    #[arg(long, conflicts_with = "html")]
+    pub json: bool,
+    /// Print the page that a browser gets
+    #[arg(long)]
+    pub html: bool,
+    /// Write to this file
+    #[arg(short, long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    pub output: Option<PathBuf>,
+    /// Whom to ask.
+    #[command(flatten)]
+    pub ask: Ask,
+}
+
+/// `isle figures`.
+#[derive(Clone, Debug, Args)]
+pub struct Figures {
+    /// Only those with this in their name
+    #[arg(value_name = "TEXT")]
+    pub text: Option<String>,
+    /// As JSON, like GET /figures, all pages in one
+    #[arg(long)]
+    pub json: bool,
+    /// Whom to ask.
+    #[command(flatten)]
+    pub ask: Ask,
+}
+
+/// `isle members`.
+#[derive(Clone, Debug, Args)]
+pub struct Members {
+    /// A name, name~id, or the beginning of an id: tell more about this one
+    #[arg(value_name = "MEMBER")]
+    pub member: Option<String>,
+    /// As JSON, like GET /members
+    #[arg(long)]
+    pub json: bool,
+    /// Show all columns, however narrow the terminal
+    #[arg(long)]
+    pub wide: bool,
+    /// Whom to ask.
+    #[command(flatten)]
+    pub ask: Ask,
+}
+
+/// `isle watch`.
+#[derive(Clone, Debug, Args)]
+pub struct Watch {
+    /// One JSON object a line: {"id", "event", "data"}
+    #[arg(long)]
+    pub json: bool,
+    /// Whom to ask.
+    #[command(flatten)]
+    pub ask: Ask,
+}
+
+/// `isle status`.
+#[derive(Clone, Debug, Args)]
+pub struct Status {
+    /// Exit with 1 if anything is wrong
+    #[arg(long)]
+    pub check: bool,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Whom to ask.
+    #[command(flatten)]
+    pub ask: Ask,
+}
+
+/// `isle config`.
+#[derive(Clone, Debug, Args)]
+pub struct Config {
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+    /// What would be said to `isle up`.
+    #[command(flatten)]
+    pub flags: Flags<true, true>,
+}
+
+/// `isle key`.
+#[derive(Clone, Debug, Args)]
+pub struct Key {
+    /// Where the key is kept [default: $XDG_STATE_HOME/isle/bridge, else ~/.local/state/isle/bridge]
+    #[arg(long, value_name = "DIR", env = "ISLE_STATE_DIR", hide_env_values = true, value_hint = clap::ValueHint::DirPath)]
+    pub state_dir: Option<PathBuf>,
+}
+
+/// `isle completions`.
+#[derive(Clone, Debug, Args)]
+pub struct Completions {
+    /// The shell
+    #[arg(value_enum)]
+    pub shell: Shell,
+}
+
+/// `isle man`.
+#[derive(Clone, Debug, Args)]
+pub struct Man {
+    /// Folder for the pages; made if it is not there
+    #[arg(value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
+    pub folder: PathBuf,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_tree_of_commands_is_sound() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_begins_its_help_with_examples() {
+        for command in Arguments::command().get_subcommands_mut() {
+            let help = command.render_help().to_string();
+            assert!(help.starts_with("Examples:\n  isle "), "{}: {help}", command.get_name());
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! `isle completions`, `isle man`, `isle config` and `isle key`: what needs no node.
+
+use std::path::{Path, PathBuf};
+
+use clap::CommandFactory;
+use isle_mesh::identity::Identity;
+use serde::Serialize;
+
+use crate::cli::arguments::{Arguments, Completions, Config, Key, Man};
+use crate::cli::failure::{Exit, Failure};
+use crate::cli::output::table::{Cell, Column, table};
+use crate::cli::output::{Ink, Screen, print, print_json};
+use crate::config::Roles;
+use crate::config::layer::Origin;
+use crate::config::load::{Settings, default_state_dir};
+use crate::config::setting::{Form, Unset};
+
+/// `isle completions`.
+///
+/// # Errors
+/// The script cannot be written.
+pub fn completions(completions: &Completions) -> Result<Exit, Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(completions.shell, &mut Arguments::command(), "isle", &mut script);
+    print(script)?;
+    Ok(Exit::Done)
+}
+
+/// `isle man`.
+///
+/// # Errors
+/// The pages cannot be written.
+pub fn man(man: &Man) -> Result<Exit, Failure> {
+    let written = std::fs::create_dir_all(&man.folder)
+        .and_then(|()| clap_mangen::generate_to(Arguments::command(), &man.folder));
+    written.map_err(|error| {
+        Failure::new(Exit::Failed, format!("cannot write to {}: {error}", man.folder.display()))
+    })?;
+    Ok(Exit::Done)
+}
+
+/// One setting as `isle config --json` prints it.
+#[derive(Serialize)]
+struct Effective {
+    name: &'static str,
+    values: Vec<String>,
+    origin: &'static str,
+    /// The file and its line.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    at: Option<String>,
+}
+
+/// `isle config`. Prints only settings that a node would start with.
+///
+/// # Errors
+/// It would not start with these.
+pub fn config(config: Config, screen: Screen) -> Result<Exit, Failure> {
+    let usage = |error: &dyn std::error::Error| Failure::of(Exit::Usage, error);
+    let settings = Settings::load(config.flags.layer, config.flags.file).map_err(|error| usage(&error))?;
+    settings.node(Roles { pieces: true, intermediary: true }).map_err(|error| usage(&error))?;
+    settings.verbosity().map_err(|error| usage(&error))?;
+    if config.json {
+        let all: Vec<_> = settings
+            .effective()
+            .map(|(setting, given)| Effective {
+                name: setting.name,
+                values: given.values,
+                at: matches!(given.origin, Origin::File(..)).then(|| given.origin.to_string()),
+                origin: given.origin.as_str(),
+            })
+            .collect();
+        print_json(&all)?;
+    } else {
+        print(shown(screen, &settings))?;
+    }
+    Ok(Exit::Done)
+}
+
+fn shown(screen: Screen, settings: &Settings) -> String {
+    let rows: Vec<_> = settings
+        .effective()
+        .map(|(setting, given)| {
+            let separator = if setting.form == Form::Many { "," } else { " " };
+            let value = match (&*given.values, setting.unset) {
+                ([], Unset::Means(meaning)) if screen.is_terminal() => {
+                    Cell::inked(&format!("({meaning})"), Ink::Dim)
+                }
+                (values, _) => Cell::from(values.join(separator)),
+            };
+            vec![Cell::from(setting.name), value, Cell::from(given.origin.to_string())]
+        })
+        .collect();
+    table(screen, &[Column::new("SETTING"), Column::new("VALUE").cut(), Column::new("ORIGIN")], &rows)
+}
+
+/// `isle key`.
+///
+/// # Errors
+/// The directory holds no usable key, or cannot be written.
+pub fn key(key: &Key) -> Result<Exit, Failure> {
+    let dir = key.state_dir.clone().filter(|dir| !dir.as_os_str().is_empty()).or_else(default_state_dir);
+    let dir: PathBuf = dir.ok_or_else(|| {
+        Failure::new(Exit::Failed, "there is no home directory to keep a key in")
+            .advise("name one with: --state-dir DIR")
+    })?;
+    let failed = |error: &dyn std::error::Error| key_failure(&dir, error);
+    let id = match Identity::id_in(&dir).map_err(|error| failed(&error))? {
+        Some(id) => id,
+        None => {
+            if let Some(parent) = dir.parent() {
+                std::fs::create_dir_all(parent).map_err(|error| failed(&error))?;
+            }
+            Identity::open(&dir).map_err(|error| failed(&error))?.id()
+        }
+    };
+    print(format!("{id}\n"))?;
+    Ok(Exit::Done)
+}
+
+fn key_failure(dir: &Path, error: &dyn std::error::Error) -> Failure {
+    let failure = Failure::of(Exit::Failed, error);
+    Failure { what: format!("no key in {}: {}", dir.display(), failure.what), ..failure }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::layer::{Given, Layer};
+
+    #[test]
+    fn every_setting_is_shown_with_where_it_comes_from() {
+        let file = Origin::File("isle.toml".into(), 2);
+        let layer: Layer =
+            [("seed", Given { values: vec!["a".into(), "b".into()], origin: file })].into_iter().collect();
+        let settings = Settings::of([layer]);
+        let piped = shown(Screen::pipe(), &settings);
+        let words = |name: &str| -> Vec<String> {
+            let line = piped.lines().find(|line| line.split_whitespace().next() == Some(name)).unwrap();
+            line.split_whitespace().map(str::to_owned).collect()
+        };
+        assert_eq!(words("seed"), ["seed", "a,b", "isle.toml:2"]);
+        assert_eq!(words("wait"), ["wait", "2s", "default"]);
+        assert_eq!(words("name"), ["name", "-", "default"]);
+        let terminal = shown(Screen { width: Some(80), ..Screen::pipe() }, &settings);
+        assert!(terminal.contains("(this host's name)"), "{terminal}");
+    }
+
+    #[test]
+    fn a_key_is_made_once_and_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path().join("state/bridge");
+        let key = Key { state_dir: Some(dir.clone()) };
+        assert_eq!(super::key(&key).unwrap(), Exit::Done);
+        let first = Identity::id_in(&dir).unwrap();
+        assert!(first.is_some());
+        super::key(&key).unwrap();
+        assert_eq!(Identity::id_in(&dir).unwrap(), first);
+    }
+}
