@@ -30,7 +30,7 @@ use crate::identity::Identity;
 use crate::member::{
     Address, CatalogueSummary, Epoch, Load, Member, MemberId, Reason, Record, Seq, Stamp, Standing,
 };
-use crate::table::{Advance, Entry, Table};
+use crate::table::{Advance, Entry, Table, Via};
 use crate::transfer::{Transfer, TransferFloor, TransferWord, VerifiedTransfer};
 use crate::verify::{Refused, Verified, Word, peek, verify};
 use crate::wire::{MeshTag, Message, WIRE_VERSION, kind};
@@ -323,9 +323,9 @@ impl Membership {
         if matches!(header.kind, kind::ANNOUNCE | kind::FAREWELL) {
             self.heard_again(&header.author, &bytes, from);
         }
-        self.table.check_fresh(&header)?;
+        self.table.check_fresh(&header, &bytes)?;
         // Each word comes once by each path: one signature is enough.
-        if self.table.holds(&header.author, &bytes) || self.joining.has_answered(&header) {
+        if self.joining.has_answered(&header) {
             return Err(Refused::Stale);
         }
         if !self.is_heard_there(&header.author, from) {
@@ -398,7 +398,16 @@ impl Membership {
     /// Merges a word of a slot and does what follows from it. `from`: heard directly there, else in a transfer.
     fn accept(&mut self, now: Instant, word: &Verified<Word>, from: Option<Source>) -> Result<(), Refused> {
         let id = word.header.author;
-        let advance = self.table.accept(word, from.map(|source| source.addr.ip()), now)?;
+        let was_duplicate = self.is_duplicate(&id);
+        let merged =
+            self.table.merge(word, from.map_or(Via::Told, |source| Via::Ears(source.addr.ip())), now);
+        while let Some((evicted, _)) = self.table.pop_evicted() {
+            self.tell_forgotten(evicted);
+        }
+        if !was_duplicate && self.is_duplicate(&id) {
+            self.publish(now, id, Some(EventKind::DuplicateKey));
+        }
+        let advance = merged?;
         let peer = self.peers.entry(id).or_insert_with(|| Peer::new(now));
         // Draining and farewells are also passed on by others; first words and pulses come from their author alone.
         let is_authors = matches!(advance, Advance::Joined | Advance::Pulse);
@@ -414,8 +423,13 @@ impl Membership {
                 }
             }
             Advance::Left => self.has_left(now, id, word, from),
+            Advance::Past => {}
         }
         Ok(())
+    }
+
+    fn is_duplicate(&self, id: &MemberId) -> bool {
+        self.table.get(id).is_some_and(|entry| entry.duplicate)
     }
 
     fn has_joined(&mut self, now: Instant, id: MemberId, word: &Verified<Word>, from: Option<Source>) {
@@ -447,7 +461,17 @@ impl Membership {
                 peer.heard = Some(now);
             }
         }
+        let epoch = word.header.stamp.epoch;
+        if self.peers.get(&id).and_then(|peer| peer.view.as_ref()).is_some_and(|m| m.stamp.epoch != epoch) {
+            // Timers of its last life mean nothing any more.
+            self.arm_silence(now, id, epoch);
+        }
         self.consider_island(now, id, from.is_some());
+        if self.has_moved_away(&id) {
+            self.table.remove(&id);
+            self.tell_forgotten(id);
+            return;
+        }
         let kind = if draining && !was_draining { EventKind::Draining } else { EventKind::Updated };
         self.publish(now, id, Some(kind));
         if let Some(from) = from.filter(|_| kind == EventKind::Draining) {
@@ -587,29 +611,27 @@ impl Membership {
                 Timer::Silence(id, epoch) => self.check_silence(now, id, epoch),
                 Timer::FirstAsk(id, epoch) => self.ask_first(now, id, epoch),
                 Timer::Ask(id, epoch, nonce) => self.ask_again(now, id, epoch, nonce),
-                Timer::Forget(id) => self.forget_if_due(now, id),
                 Timer::CatchUp => self.catch_up(now),
                 Timer::Sweep => self.sweep(now),
             }
         }
     }
 
-    fn forget_if_due(&mut self, now: Instant, id: MemberId) {
-        match self.table.forget_at(&id) {
-            Some(at) if at <= now => {
-                self.publish(now, id, Some(EventKind::Forgotten));
-                self.table.forget(&id, now);
-                self.peers.remove(&id);
-                self.reconsider_island(now);
-            }
-            Some(at) => self.timers.arm(at, Timer::Forget(id)),
-            None => {}
+    /// Tells that a member, which is in the table no more, is listed no more.
+    fn tell_forgotten(&mut self, id: MemberId) {
+        if let Some(last) = self.peers.remove(&id).and_then(|peer| peer.view) {
+            self.tell(last, Some(EventKind::Forgotten));
         }
     }
 
     fn sweep(&mut self, now: Instant) {
         self.rates.sweep(now);
         self.joining.sweep(now);
+        while let Some(id) = self.table.due(now) {
+            self.table.forget(&id, now);
+            self.tell_forgotten(id);
+            self.reconsider_island(now);
+        }
         self.table.expire_floors(now);
         self.timers.arm(now + Duration::from_secs(10), Timer::Sweep);
     }
@@ -679,6 +701,10 @@ impl Membership {
         }
         for (id, entry) in self.table.iter() {
             let peer = self.peers.get(id);
+            if peer.is_some_and(|peer| peer.standing == Standing::Down) && !entry.proven {
+                // Nobody whom we know has ever heard it: others are to forget it too.
+                continue;
+            }
             let heard = peer.and_then(|peer| peer.heard).unwrap_or(self.started);
             let mut push = |bytes: &Bytes, since: Instant| {
                 words.push(TransferWord { bytes: bytes.clone(), age: now.saturating_duration_since(since) });
@@ -703,7 +729,7 @@ impl Membership {
         let mut news = 0;
         for (word, age) in &transfer.floors {
             if word.header.author != self.id() {
-                self.table.accept_floor(word, *age, now);
+                self.table.merge_floor(word, *age, now);
             }
         }
         for (word, age) in &transfer.words {
@@ -722,8 +748,8 @@ impl Membership {
             }
             if self.accept(now, word, None).is_ok() {
                 news += 1;
-                if word.header.kind == kind::FAREWELL {
-                    self.table.gone_for(&id, *age, now);
+                if let Some(since) = now.checked_sub(*age).filter(|_| word.header.kind == kind::FAREWELL) {
+                    self.table.date_gone(&id, since);
                 }
             }
         }

@@ -1,12 +1,13 @@
-//! What is known of every member, and which word counts: three slots a member, newest word wins.
+//! What is known of every member, and which word counts.
 //!
-//! Merging is a join: any order, any number of times, same result. Only a member itself can author its slots. No
-//! clock of its own: `now` only dates tombstones. Standing (who is silent) is not decided here but for *left*, which
-//! follows from the words alone.
+//! Three slots a member (record, pulse, end), each holding the newest word seen; only the member itself can
+//! author them. So merging two tables is a join: in any order, any number of times, with the same result. There
+//! is no clock in here: `now` only dates members that are gone. Who is silent is not decided here; *left* is,
+//! because it follows from the words alone.
 //!
-//! Source: NETWORK.md, "Precedence", "Caps and floors".
+//! Source: NETWORK.md, "Precedence" and "Caps and floors".
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,37 +15,47 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use crate::member::{LeaveReason, Load, MemberId, Record, Stamp};
+use crate::table::floors::{Floor, Floors};
+use crate::table::room::Room;
 use crate::verify::{Refused, Verified, Word};
 use crate::wire::{Beacon, Header, Message, kind};
 
-/// Most members listed. Required by DESIGN; 20,000 records are about 10 MB.
+mod floors;
+mod room;
+
+pub use floors::{DOUBTED_FLOORS_MAX, FLOOR_KEPT, FLOORS_MAX};
+pub use room::{UNPROVEN_MAX, UNPROVEN_PER_SOURCE_MAX};
+
+/// Most members listed: about 20 MB with their words. Required by DESIGN, section 5.
 pub const MEMBERS_MAX: usize = 20_000;
-/// Most members never heard by ourselves.
-pub const UNPROVEN_MAX: usize = 1024;
-/// Of these, most that one source address may bring (loopback exempt).
-pub const UNPROVEN_PER_SOURCE_MAX: usize = 64;
-/// Most floors.
-pub const FLOORS_MAX: usize = 65_536;
-/// How long a gone member stays listed.
+
+/// How long a member that is gone stays listed. Required by DESIGN, section 3.
 pub const GONE_LISTED: Duration = Duration::from_secs(600);
-/// How long a floor is kept.
-pub const FLOOR_KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// A word in its slot.
 #[derive(Clone, Debug)]
 pub struct Said<T> {
     /// When, by its author's counting.
     pub stamp: Stamp,
-    /// The datagram it came in.
+    /// The whole datagram.
     pub bytes: Bytes,
     /// What it says.
     pub value: T,
 }
 
+/// How a word reached us, for the caps on members that we have not proven.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Via {
+    /// In a datagram from this address.
+    Ears(IpAddr),
+    /// In another member's transfer.
+    Told,
+}
+
 /// All that is known of one member.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Entry {
-    /// Its newest ANNOUNCE.
+    /// Its newest ANNOUNCE. Without one the member is not listed, only remembered.
     pub record: Option<Said<Arc<Record>>>,
     /// Its newest BEACON or PONG.
     pub pulse: Option<Said<Beacon>>,
@@ -54,18 +65,38 @@ pub struct Entry {
     pub proven: bool,
     /// Two different words with one stamp were seen.
     pub duplicate: bool,
-    /// Who brought it, while unproven.
-    source: Option<IpAddr>,
-    /// Since when it is left or called down.
-    gone: Option<Instant>,
+    /// Since when it has left, been called down, or been known by its farewell alone.
+    pub gone: Option<Instant>,
+    /// Called down by the state machine.
+    down: bool,
+    /// What its record adds to the digest while it has not left.
+    share: u64,
+    via: Via,
+    /// Counts insertions: the greatest came last.
+    order: u64,
 }
 
 impl Entry {
-    /// Whether its own farewell ended the epoch of its record.
+    fn new(via: Via, order: u64, now: Instant) -> Self {
+        Self {
+            record: None,
+            pulse: None,
+            end: None,
+            proven: false,
+            duplicate: false,
+            gone: Some(now),
+            down: false,
+            share: 0,
+            via,
+            order,
+        }
+    }
+
+    /// Whether its own farewell ended the epoch of its record, or all that is known of it.
     #[must_use]
     pub fn has_left(&self) -> bool {
-        let record = self.record.as_ref().map(|said| said.stamp.epoch);
-        self.end.as_ref().is_some_and(|end| record.is_none_or(|record| end.stamp.epoch >= record))
+        let Some(end) = &self.end else { return false };
+        self.record.as_ref().is_none_or(|record| record.stamp.epoch <= end.stamp.epoch)
     }
 
     /// How busy it last said it is.
@@ -74,45 +105,71 @@ impl Entry {
         self.pulse.as_ref().map(|said| said.value.load).unwrap_or_default()
     }
 
-    /// Its newest word of any slot.
-    #[must_use]
-    pub fn newest(&self) -> Option<(Stamp, &Bytes)> {
+    /// What stays of it when it is listed no more: its farewell if that is its end, else its newest word.
+    fn floor(&self, since: Instant) -> Option<Floor> {
+        if self.has_left() {
+            let end = self.end.as_ref()?;
+            return Some(Floor::ended(end.stamp.epoch, end.bytes.clone(), since));
+        }
         let record = self.record.as_ref().map(|said| (said.stamp, &said.bytes));
         let pulse = self.pulse.as_ref().map(|said| (said.stamp, &said.bytes));
-        let end = self.end.as_ref().map(|said| (said.stamp, &said.bytes));
-        [record, pulse, end].into_iter().flatten().max_by_key(|(stamp, _)| *stamp)
+        let (stamp, bytes) = [record, pulse].into_iter().flatten().max_by_key(|(stamp, _)| *stamp)?;
+        Some(Floor { stamp, bytes: bytes.clone(), since })
     }
-}
 
-#[derive(Clone, Debug)]
-struct Floor {
-    stamp: Stamp,
-    bytes: Bytes,
-    since: Instant,
+    fn is_gone(&self) -> bool {
+        self.down || self.record.is_none() || self.has_left()
+    }
+
+    /// What it adds to the digest now.
+    fn counted(&self) -> u64 {
+        if self.has_left() { 0 } else { self.share }
+    }
 }
 
 /// What a word changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Advance {
-    /// First record of this member, or its first after it had left.
+    /// First record of this member, or its first in a life after the one it left.
     Joined,
     /// A newer record.
     Record,
     /// A newer pulse.
     Pulse,
-    /// Its farewell.
+    /// Its farewell: it has left.
     Left,
+    /// A newer word of a life that is over, or a farewell of an earlier life: nothing is different now.
+    Past,
 }
 
-/// The table of one node. Holds at most `MEMBERS_MAX` entries and `FLOORS_MAX` floors.
-#[derive(Debug, Default)]
+/// The table of one node, its own entry included. Holds at most [`MEMBERS_MAX`] entries and [`FLOORS_MAX`] floors.
+#[derive(Debug)]
 pub struct Table {
     entries: BTreeMap<MemberId, Entry>,
-    floors: BTreeMap<MemberId, Floor>,
-    floors_by_age: BTreeSet<(Instant, MemberId)>,
-    unproven: BTreeMap<IpAddr, usize>,
-    unproven_total: usize,
+    /// Of members once proven: handed on with the table.
+    floors: Floors,
+    /// Of members never proven: only so that two nodes do not tell each other of them for ever.
+    doubted: Floors,
+    gone_by_age: BTreeSet<(Instant, MemberId)>,
+    room: Room,
+    evicted: VecDeque<(MemberId, Entry)>,
+    inserted: u64,
     digest: u64,
+}
+
+impl Default for Table {
+    fn default() -> Self {
+        Self {
+            entries: BTreeMap::new(),
+            floors: Floors::proven(),
+            doubted: Floors::doubted(),
+            gone_by_age: BTreeSet::new(),
+            room: Room::default(),
+            evicted: VecDeque::new(),
+            inserted: 0,
+            digest: 0,
+        }
+    }
 }
 
 impl Table {
@@ -122,12 +179,12 @@ impl Table {
         self.entries.get(id)
     }
 
-    /// All members, by id.
+    /// All members, by id; also those of which only the farewell is known.
     pub fn iter(&self) -> impl Iterator<Item = (&MemberId, &Entry)> {
         self.entries.iter()
     }
 
-    /// How many there are.
+    /// How many entries there are, listed or not.
     #[must_use]
     pub fn len(&self) -> usize {
         self.entries.len()
@@ -139,251 +196,259 @@ impl Table {
         self.entries.is_empty()
     }
 
-    /// Sum over members that have a record and have not left; NETWORK.md section 7.
+    /// Sum over all members that are listed and have not left. Source: NETWORK.md, "The digest of a table".
     #[must_use]
     pub fn digest(&self) -> u64 {
         self.digest
     }
 
-    /// Whether a word with this header could change anything: to be asked before its signature is paid for.
+    /// Whether a word with this header could change anything: asked before its signature is paid for. O(log n).
     ///
     /// # Errors
     /// `Stale`.
-    pub fn check_fresh(&self, header: &Header) -> Result<(), Refused> {
-        let stamp = header.stamp;
-        if self.floors.get(&header.author).is_some_and(|floor| stamp <= floor.stamp) {
+    pub fn check_fresh(&self, header: &Header, bytes: &[u8]) -> Result<(), Refused> {
+        if self.floors.blocks(header) || self.doubted.blocks(header) {
             return Err(Refused::Stale);
         }
         let Some(entry) = self.entries.get(&header.author) else { return Ok(()) };
-        if entry.end.as_ref().is_some_and(|end| stamp.epoch < end.stamp.epoch)
-            || (header.kind != kind::FAREWELL
-                && entry.end.as_ref().is_some_and(|end| stamp.epoch == end.stamp.epoch))
-        {
-            return Err(Refused::Stale);
-        }
         let held = match header.kind {
-            kind::ANNOUNCE => entry.record.as_ref().map(|said| said.stamp),
-            kind::BEACON | kind::PONG => entry.pulse.as_ref().map(|said| said.stamp),
-            kind::FAREWELL => entry.end.as_ref().map(|said| said.stamp),
+            kind::ANNOUNCE => entry.record.as_ref().map(|said| (said.stamp, &said.bytes)),
+            kind::BEACON | kind::PONG => entry.pulse.as_ref().map(|said| (said.stamp, &said.bytes)),
+            kind::FAREWELL => entry.end.as_ref().map(|said| (said.stamp, &said.bytes)),
             _ => None,
         };
-        // An equal stamp may be other bytes: that is for `accept` to see.
-        if held.is_some_and(|held| stamp < held) { Err(Refused::Stale) } else { Ok(()) }
+        match held {
+            // The same stamp on other bytes is for `merge` to judge.
+            Some((stamp, held)) if header.stamp < stamp || held == bytes => Err(Refused::Stale),
+            _ => Ok(()),
+        }
     }
 
-    /// Whether exactly this word is in one of its author's slots: one more copy of it, by another path.
-    #[must_use]
-    pub fn holds(&self, author: &MemberId, bytes: &[u8]) -> bool {
-        let Some(entry) = self.entries.get(author) else { return false };
-        entry.record.as_ref().is_some_and(|said| said.bytes == bytes)
-            || entry.pulse.as_ref().is_some_and(|said| said.bytes == bytes)
-            || entry.end.as_ref().is_some_and(|said| said.bytes == bytes)
-    }
-
-    /// Merges a word into its slot. `source` is who brought it, for the caps on members never heard by ourselves.
+    /// Takes a word into its slot if it is newer than what the slot holds; of two different words with one stamp
+    /// the one with the greater hash stays, at everybody.
+    ///
+    /// While there is room, and for members that are known, this is commutative, associative and idempotent. O(log n).
     ///
     /// # Errors
-    /// `Stale`: it is no news. `Full`: no room for one more member. `Unasked`: not a word of any slot. The table is as it was.
-    pub fn accept(
-        &mut self,
-        word: &Verified<Word>,
-        source: Option<IpAddr>,
-        now: Instant,
-    ) -> Result<Advance, Refused> {
-        self.check_fresh(&word.header)?;
+    /// `Stale`: not newer. `Full`: no room for one more member. `Unasked`: a pulse of somebody unknown, or not a word
+    /// of any slot. `Version`: of a kind that we do not know. The slots are as they were.
+    ///
+    /// Source: NETWORK.md, "Precedence".
+    pub fn merge(&mut self, word: &Verified<Word>, via: Via, now: Instant) -> Result<Advance, Refused> {
+        self.check_fresh(&word.header, &word.bytes)?;
         let id = word.header.author;
         let message = word.message.as_ref().ok_or(Refused::Version)?;
-        if !matches!(
-            message,
-            Message::Announce(_) | Message::Beacon(_) | Message::Pong(_) | Message::Farewell(_)
-        ) {
+        if !matches!(word.header.kind, kind::ANNOUNCE | kind::BEACON | kind::PONG | kind::FAREWELL) {
             return Err(Refused::Unasked);
         }
-        if !self.entries.contains_key(&id) {
-            // A pulse says nothing of who speaks; without a record it is not worth a place.
-            if matches!(message, Message::Beacon(_) | Message::Pong(_)) {
-                return Err(Refused::Unasked);
-            }
-            self.make_room(source)?;
-            self.count_unproven(source, 1);
-            self.entries.insert(id, Entry { source, ..Entry::default() });
+        if matches!(word.header.kind, kind::BEACON | kind::PONG) && !self.entries.contains_key(&id) {
+            // A pulse does not say who speaks, so it is not worth a place; but whoever was taken for gone lives.
+            self.floors.lift(&id);
+            self.doubted.lift(&id);
+            return Err(Refused::Unasked);
         }
-        let before = self.share_of_digest(&id);
+        self.insert(id, via, now)?;
         let entry = self.entries.get_mut(&id).expect("inserted above");
-        let said = |bytes: &Bytes| (word.header.stamp, bytes.clone());
-        let (stamp, bytes) = said(&word.bytes);
-        let was_left = entry.has_left();
-        let had_record = entry.record.is_some();
+        let (counted, had_left) = (entry.counted(), entry.has_left());
+        let (stamp, bytes) = (word.header.stamp, word.bytes.clone());
         let advance = match message {
             Message::Announce(record) => {
-                put(
-                    &mut entry.record,
-                    &mut entry.duplicate,
-                    Said { stamp, bytes, value: Arc::new(record.clone()) },
-                )?;
-                if !had_record || was_left { Advance::Joined } else { Advance::Record }
+                let first = entry.record.is_none();
+                let share = digest_of(&bytes);
+                let value = Arc::new(record.clone());
+                put(&mut entry.record, &mut entry.duplicate, Said { stamp, bytes, value })?;
+                entry.share = share;
+                match (entry.has_left(), first || had_left) {
+                    (true, _) => Advance::Past,
+                    (false, true) => Advance::Joined,
+                    (false, false) => Advance::Record,
+                }
             }
             Message::Beacon(beacon) => {
                 put(&mut entry.pulse, &mut entry.duplicate, Said { stamp, bytes, value: *beacon })?;
-                Advance::Pulse
+                if had_left { Advance::Past } else { Advance::Pulse }
             }
             Message::Pong(pong) => {
                 put(&mut entry.pulse, &mut entry.duplicate, Said { stamp, bytes, value: pong.beacon })?;
-                Advance::Pulse
+                if had_left { Advance::Past } else { Advance::Pulse }
             }
             Message::Farewell(farewell) => {
                 put(&mut entry.end, &mut entry.duplicate, Said { stamp, bytes, value: farewell.reason })?;
-                Advance::Left
+                if entry.has_left() && !had_left { Advance::Left } else { Advance::Past }
             }
             _ => return Err(Refused::Unasked),
         };
-        if entry.has_left() {
-            entry.gone.get_or_insert(now);
-        } else if was_left {
-            entry.gone = None;
+        if advance == Advance::Joined {
+            // A new life: what was said of the old one does not hold.
+            entry.down = false;
         }
-        self.change_digest(&id, before);
+        self.digest = self.digest.wrapping_sub(counted).wrapping_add(entry.counted());
+        self.restate(id, now);
+        self.floors.lift(&id);
+        self.doubted.lift(&id);
         Ok(advance)
     }
 
-    /// Marks a member as heard by ourselves. Returns whether that is news.
+    /// Marks a member as heard directly: two beacons in order, a pong to our nonce, or an endpoint proof.
+    /// Returns whether that is news.
     pub fn prove(&mut self, id: &MemberId) -> bool {
         let Some(entry) = self.entries.get_mut(id) else { return false };
-        if std::mem::replace(&mut entry.proven, true) {
+        if entry.proven {
             return false;
         }
-        let source = entry.source.take();
-        self.count_unproven(source, -1);
+        entry.proven = true;
+        self.room.release(*id, entry.via, entry.order);
         true
     }
 
-    /// Notes since when a member is called down (`Some`), or that it is not (`None`). A left member's date stays.
-    pub fn set_down(&mut self, id: &MemberId, since: Option<Instant>) {
-        if let Some(entry) = self.entries.get_mut(id)
-            && !entry.has_left()
-        {
-            entry.gone = since;
+    /// Notes that a member is called down since then (`Some`), or that it is not (`None`). Nothing changes for one
+    /// that has left or has no record.
+    pub fn set_down(&mut self, id: &MemberId, since: Option<Instant>, now: Instant) {
+        let Some(entry) = self.entries.get_mut(id) else { return };
+        entry.down = since.is_some();
+        self.restate(*id, now);
+        if let Some(since) = since {
+            self.date_gone(id, since);
         }
     }
 
-    /// When this member is to be forgotten, if it is gone.
+    /// Dates back since when a member is gone: whoever told us knew it for longer than we do.
+    pub fn date_gone(&mut self, id: &MemberId, since: Instant) {
+        if let Some(entry) = self.entries.get_mut(id)
+            && let Some(old) = entry.gone
+            && since < old
+        {
+            entry.gone = Some(since);
+            self.gone_by_age.remove(&(old, *id));
+            self.gone_by_age.insert((since, *id));
+        }
+    }
+
+    /// The member that has been gone for longest, if that is [`GONE_LISTED`] or more.
     #[must_use]
-    pub fn forget_at(&self, id: &MemberId) -> Option<Instant> {
-        Some(self.entries.get(id)?.gone? + GONE_LISTED)
+    pub fn due(&self, now: Instant) -> Option<MemberId> {
+        self.gone_by_age.first().filter(|(since, _)| now >= *since + GONE_LISTED).map(|(_, id)| *id)
     }
 
-    /// Dates a member's going back: whoever told us knew it for longer than we do.
-    pub fn gone_for(&mut self, id: &MemberId, age: Duration, now: Instant) {
-        if let Some(entry) = self.entries.get_mut(id)
-            && entry.gone.is_some()
-            && let Some(since) = now.checked_sub(age.min(GONE_LISTED))
-        {
-            entry.gone = entry.gone.min(Some(since));
-        }
-    }
-
-    /// Drops a member; of a proven one a floor stays.
+    /// Drops a member; its floor stays.
     pub fn forget(&mut self, id: &MemberId, now: Instant) -> Option<Entry> {
-        let before = self.share_of_digest(id);
-        let entry = self.entries.remove(id)?;
-        self.digest = self.digest.wrapping_sub(before);
-        if entry.proven {
-            if let Some((stamp, bytes)) = entry.newest() {
-                self.set_floor(*id, stamp, bytes.clone(), now);
-            }
-        } else {
-            self.count_unproven(entry.source, -1);
+        let entry = self.remove(id)?;
+        if let Some(floor) = entry.floor(entry.gone.unwrap_or(now)) {
+            if entry.proven { self.floors.put(*id, floor) } else { self.doubted.put(*id, floor) }
         }
         Some(entry)
     }
 
-    /// Takes over a floor that another member keeps: its own signed word, since when.
-    pub fn accept_floor(&mut self, word: &Verified<Word>, age: Duration, now: Instant) {
-        let id = word.header.author;
-        let stamp = word.header.stamp;
-        let known =
-            self.entries.contains_key(&id) || self.floors.get(&id).is_some_and(|floor| floor.stamp >= stamp);
-        if !known && age < FLOOR_KEPT {
-            self.set_floor(id, stamp, word.bytes.clone(), now.checked_sub(age).unwrap_or(now));
+    /// Drops a member as if it had never been heard of: it belongs elsewhere.
+    pub fn remove(&mut self, id: &MemberId) -> Option<Entry> {
+        let entry = self.entries.remove(id)?;
+        self.digest = self.digest.wrapping_sub(entry.counted());
+        if let Some(since) = entry.gone {
+            self.gone_by_age.remove(&(since, *id));
         }
+        if !entry.proven {
+            self.room.release(*id, entry.via, entry.order);
+        }
+        Some(entry)
     }
 
-    /// Floors with the time since their member went.
-    pub fn floors(&self, now: Instant) -> impl Iterator<Item = (&Bytes, Duration)> {
-        self.floors.values().map(move |floor| (&floor.bytes, now.saturating_duration_since(floor.since)))
+    /// A member that was dropped to make room for another, if there is one.
+    pub fn pop_evicted(&mut self) -> Option<(MemberId, Entry)> {
+        self.evicted.pop_front()
     }
 
-    fn set_floor(&mut self, id: MemberId, stamp: Stamp, bytes: Bytes, since: Instant) {
-        if let Some(old) = self.floors.insert(id, Floor { stamp, bytes, since }) {
-            self.floors_by_age.remove(&(old.since, id));
-        }
-        self.floors_by_age.insert((since, id));
-        while self.floors.len() > FLOORS_MAX {
-            let Some((_, oldest)) = self.floors_by_age.pop_first() else { break };
-            self.floors.remove(&oldest);
-        }
-    }
-
-    /// Drops floors older than their time.
-    pub fn expire_floors(&mut self, now: Instant) {
-        while let Some((since, id)) = self.floors_by_age.first().copied() {
-            if now.saturating_duration_since(since) < FLOOR_KEPT {
-                break;
+    /// Takes over the floor that another member keeps of somebody whom we do not list. It never drives out one of ours.
+    pub fn merge_floor(&mut self, word: &Verified<Word>, age: Duration, now: Instant) {
+        let header = &word.header;
+        let since = now.checked_sub(age).unwrap_or(now);
+        if let Some(entry) = self.entries.get(&header.author) {
+            if entry.down && entry.floor(since).is_none_or(|ours| ours.stamp <= header.stamp) {
+                // Both of us know that it is gone, the other for longer.
+                self.date_gone(&header.author, since);
             }
-            self.floors_by_age.pop_first();
-            self.floors.remove(&id);
+            return;
         }
+        if age >= FLOOR_KEPT {
+            return;
+        }
+        let floor = if header.kind == kind::FAREWELL {
+            Floor::ended(header.stamp.epoch, word.bytes.clone(), since)
+        } else {
+            Floor { stamp: header.stamp, bytes: word.bytes.clone(), since }
+        };
+        self.floors.put_if_room(header.author, floor);
     }
 
-    /// Whether one more unproven member may come from `source`.
-    fn make_room(&mut self, source: Option<IpAddr>) -> Result<(), Refused> {
-        let from_there = source.and_then(|ip| self.unproven.get(&ip)).copied().unwrap_or(0);
-        let local = source.is_some_and(|ip| ip.to_canonical().is_loopback());
-        if self.entries.len() >= MEMBERS_MAX
-            || self.unproven_total >= UNPROVEN_MAX
-            || (!local && from_there >= UNPROVEN_PER_SOURCE_MAX)
-        {
-            return Err(Refused::Full);
+    /// The floors to hand on, with the time since their members went.
+    pub fn floors(&self, now: Instant) -> impl Iterator<Item = (&Bytes, Duration)> {
+        self.floors.iter(now)
+    }
+
+    /// How many floors are kept, those of members never proven included.
+    #[must_use]
+    pub fn floors_len(&self) -> usize {
+        self.floors.len() + self.doubted.len()
+    }
+
+    /// Drops the floors whose time is over.
+    pub fn expire_floors(&mut self, now: Instant) {
+        self.floors.expire(now);
+        self.doubted.expire(now);
+    }
+
+    fn insert(&mut self, id: MemberId, via: Via, now: Instant) -> Result<(), Refused> {
+        if self.entries.contains_key(&id) {
+            return Ok(());
+        }
+        self.room.check(via)?;
+        if self.entries.len() >= MEMBERS_MAX {
+            self.evict(via, now)?;
+        }
+        self.inserted += 1;
+        self.room.take(id, via, self.inserted);
+        self.entries.insert(id, Entry::new(via, self.inserted, now));
+        self.gone_by_age.insert((now, id));
+        Ok(())
+    }
+
+    /// Makes room: whoever is gone longest goes first, then whoever we only were told of, the latest first. A
+    /// proven member never goes, and hearsay drives out nobody who is there.
+    fn evict(&mut self, via: Via, now: Instant) -> Result<(), Refused> {
+        let gone = self.gone_by_age.first().map(|(_, id)| *id);
+        let told = || if via == Via::Told { None } else { self.room.latest_told() };
+        let id = gone.or_else(told).ok_or(Refused::Full)?;
+        if let Some(entry) = self.forget(&id, now) {
+            self.evicted.push_back((id, entry));
         }
         Ok(())
     }
 
-    fn count_unproven(&mut self, source: Option<IpAddr>, step: isize) {
-        // Members that a verified transfer brings have no source and are bounded by `MEMBERS_MAX` alone.
-        let Some(ip) = source else { return };
-        self.unproven_total = self.unproven_total.saturating_add_signed(step);
-        let count = self.unproven.entry(ip).or_default();
-        *count = count.saturating_add_signed(step);
-        if *count == 0 {
-            self.unproven.remove(&ip);
-        }
-    }
-
-    fn share_of_digest(&self, id: &MemberId) -> u64 {
-        match self.entries.get(id) {
-            Some(entry) if !entry.has_left() => {
-                entry.record.as_ref().map_or(0, |said| digest_of(&said.bytes))
+    /// Brings dates in line after a change of one entry.
+    fn restate(&mut self, id: MemberId, now: Instant) {
+        let entry = self.entries.get_mut(&id).expect("the caller has just changed it");
+        let gone = entry.is_gone();
+        match (entry.gone, gone) {
+            (None, true) => {
+                entry.gone = Some(now);
+                self.gone_by_age.insert((now, id));
             }
-            _ => 0,
+            (Some(since), false) => {
+                entry.gone = None;
+                self.gone_by_age.remove(&(since, id));
+            }
+            _ => {}
         }
-    }
-
-    fn change_digest(&mut self, id: &MemberId, before: u64) {
-        let after = self.share_of_digest(id);
-        self.digest = self.digest.wrapping_sub(before).wrapping_add(after);
     }
 }
 
-/// What one record adds to the digest.
+/// What a record adds to the digest: the first eight bytes of its hash, little-endian.
 #[must_use]
 pub fn digest_of(record: &[u8]) -> u64 {
-    let hash = blake3::hash(record);
     let mut first = [0; 8];
-    first.copy_from_slice(&hash.as_bytes()[..8]);
+    first.copy_from_slice(&blake3::hash(record).as_bytes()[..8]);
     u64::from_le_bytes(first)
 }
 
-/// Newer replaces older; of two different words with one stamp the one with the greater hash stays, everywhere.
 fn put<T>(slot: &mut Option<Said<T>>, duplicate: &mut bool, said: Said<T>) -> Result<(), Refused> {
     if let Some(held) = slot {
         if said.stamp < held.stamp || said.bytes == held.bytes {
@@ -399,3 +464,6 @@ fn put<T>(slot: &mut Option<Said<T>>, duplicate: &mut bool, said: Said<T>) -> Re
     *slot = Some(said);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

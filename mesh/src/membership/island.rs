@@ -27,6 +27,13 @@ impl Membership {
         }
     }
 
+    /// Whether this listed member counts itself to another island than we do.
+    pub(super) fn has_moved_away(&self, id: &MemberId) -> bool {
+        let ours = &self.record.island;
+        let record = self.table.get(id).and_then(|entry| entry.record.as_ref()).map(|said| &said.value);
+        *ours != UNNAMED && record.is_some_and(|theirs| theirs.island != *ours && theirs.island != UNNAMED)
+    }
+
     /// A record has come: perhaps it brings us a name, or its owner has moved to another island.
     pub(super) fn consider_island(&mut self, now: Instant, id: MemberId, directly: bool) {
         let Some(record) =
@@ -84,6 +91,11 @@ impl Membership {
         self.island_from = from;
         let before = self.record.clone();
         name.clone_into(&mut self.record.island);
+        let away: Vec<MemberId> = self.peers.keys().filter(|id| self.has_moved_away(id)).copied().collect();
+        for id in away {
+            self.table.remove(&id);
+            self.tell_forgotten(id);
+        }
         self.say_if_changed(now, &before);
     }
 }

@@ -27,6 +27,9 @@ const ANSWERS: usize = 3;
 const DIFFERENCE: Duration = Duration::from_secs(1);
 /// Then one waits up to this, so that not all ask at once.
 const DIFFERENCE_SPREAD: Duration = Duration::from_millis(500);
+/// Whoever agrees with most others waits up to so many times longer: the odd one out asks one member, and not all
+/// members it at once.
+const PATIENCE_MAX: u32 = 40;
 /// A member that brought nothing new is not asked again for this long, doubling up to 64 times.
 const UNHELPFUL: Duration = Duration::from_secs(10);
 /// A cookie is good for one to two of these.
@@ -49,6 +52,8 @@ pub(super) struct Joining {
     offers: BTreeMap<MemberId, (u64, SocketAddr)>,
     fetching: Option<MemberId>,
     differs_since: Option<Instant>,
+    /// Most others agree with us, so the odd one out was given time to ask.
+    patient: bool,
     differing: BTreeMap<MemberId, u64>,
     unhelpful: BTreeMap<MemberId, (Instant, u32)>,
     admitted: BTreeMap<IpAddr, Instant>,
@@ -68,6 +73,7 @@ impl Joining {
             offers: BTreeMap::new(),
             fetching: None,
             differs_since: None,
+            patient: false,
             differing: BTreeMap::new(),
             unhelpful: BTreeMap::new(),
             admitted: BTreeMap::new(),
@@ -358,6 +364,7 @@ impl Membership {
             self.joining.differing.remove(&id);
             if self.joining.differing.is_empty() {
                 self.joining.differs_since = None;
+                self.joining.patient = false;
             }
             return;
         }
@@ -371,9 +378,20 @@ impl Membership {
 
     /// The difference has lasted: asks one of those who differ.
     pub(super) fn catch_up(&mut self, now: Instant) {
-        if self.joining.differs_since.take().is_none() || self.joining.fetching.is_some() || self.leaving {
+        if self.joining.differs_since.is_none() || self.joining.fetching.is_some() || self.leaving {
             return;
         }
+        let there =
+            self.peers.values().filter(|peer| !peer.standing.is_gone() && peer.heard.is_some()).count();
+        if !self.joining.patient && self.joining.differing.len() * 2 < there {
+            self.joining.patient = true;
+            let times = u32::try_from(there / 4).unwrap_or(u32::MAX).clamp(1, PATIENCE_MAX);
+            let wait = self.up_to(DIFFERENCE_SPREAD * times);
+            self.timers.arm(now + wait, Timer::CatchUp);
+            return;
+        }
+        self.joining.differs_since = None;
+        self.joining.patient = false;
         let ours = self.digest();
         let differing = std::mem::take(&mut self.joining.differing);
         let candidates: Vec<MemberId> = differing

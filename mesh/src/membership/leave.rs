@@ -81,9 +81,6 @@ impl Membership {
         if self.table.get(&id).is_some_and(|entry| entry.record.is_some()) {
             self.publish(now, id, Some(EventKind::Left));
         }
-        if let Some(at) = self.table.forget_at(&id) {
-            self.timers.arm(at, Timer::Forget(id));
-        }
         if let Some(from) = from {
             self.consider_relay(now, id, &word.bytes, from);
         }

@@ -9,6 +9,7 @@ use crate::transfer;
 use crate::wire::MeshTag;
 
 mod hostile;
+mod trouble;
 
 struct Wire {
     now: Instant,
@@ -16,6 +17,8 @@ struct Wire {
     events: Vec<Vec<(EventKind, MemberId)>>,
     /// Nodes that neither send nor hear.
     cut: Vec<bool>,
+    /// Nodes that hear only what is sent to them alone.
+    deaf: Vec<bool>,
     /// How many datagrams of each kind were sent.
     sent: BTreeMap<u8, usize>,
     /// Every datagram that was sent.
@@ -48,6 +51,7 @@ impl Wire {
             nodes: Vec::new(),
             events: Vec::new(),
             cut: Vec::new(),
+            deaf: Vec::new(),
             sent: BTreeMap::new(),
             recorded: Vec::new(),
         };
@@ -69,6 +73,7 @@ impl Wire {
         self.nodes.push(node);
         self.events.push(Vec::new());
         self.cut.push(false);
+        self.deaf.push(false);
         self.settle();
         at
     }
@@ -92,7 +97,9 @@ impl Wire {
                     let from =
                         Source { addr: address(at), interface: 1, shared: to == Destination::Everyone };
                     for other in (0..self.nodes.len()).filter(|other| *other != at && !self.cut[*other]) {
-                        if to == Destination::Everyone || to == Destination::Unicast(address(other)) {
+                        if to == Destination::Everyone && !self.deaf[other]
+                            || to == Destination::Unicast(address(other))
+                        {
                             let _ = self.nodes[other].handle_datagram(self.now, from, bytes.clone());
                         }
                     }

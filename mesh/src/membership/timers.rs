@@ -28,8 +28,6 @@ pub(super) enum Timer {
     FirstAsk(MemberId, Epoch),
     /// Ask this member once more, or give it up, if these questions (by their nonce) are still open.
     Ask(MemberId, Epoch, u64),
-    /// Drop this gone member.
-    Forget(MemberId),
     /// Our table has differed from others' long enough.
     CatchUp,
     /// Refill, expire.
@@ -50,7 +48,6 @@ impl Timer {
             Self::Silence(..) => "silence",
             Self::FirstAsk(..) => "first-ask",
             Self::Ask(..) => "ask",
-            Self::Forget(_) => "forget",
             Self::CatchUp => "catch-up",
             Self::Sweep => "sweep",
         }

@@ -77,7 +77,7 @@ impl Membership {
 
     pub(super) fn arm_silence(&mut self, now: Instant, id: MemberId, epoch: Epoch) {
         let limit = self.silence_limit();
-        self.timers.arm(now + limit, Timer::Silence(id, epoch));
+        self.timers.arm(now + limit / 2, Timer::Silence(id, epoch));
     }
 
     pub(super) fn arm_first_ping(&mut self, now: Instant, id: MemberId, epoch: Epoch) {
@@ -113,7 +113,7 @@ impl Membership {
         if was == Standing::Suspect {
             self.counters.false_suspicions += 1;
         }
-        self.table.set_down(&id, None);
+        self.table.set_down(&id, None, now);
         if let Some(epoch) = self.epoch_of(&id) {
             self.arm_silence(now, id, epoch);
         }
@@ -158,7 +158,13 @@ impl Membership {
         let limit = self.silence_limit();
         let Some(peer) = self.peers.get(&id) else { return };
         let since = peer.heard.unwrap_or(peer.known);
-        if since + limit > now {
+        if now < since + limit / 2 {
+            self.timers.arm(since + limit / 2, Timer::Silence(id, epoch));
+            return;
+        }
+        if now < since + limit {
+            // Asked in private before it is doubted in public: whoever hears no broadcasts lives on this.
+            self.ask(now, id, epoch);
             self.timers.arm(since + limit, Timer::Silence(id, epoch));
             return;
         }
@@ -251,10 +257,7 @@ impl Membership {
             peer.standing = Standing::Down;
             peer.since = now;
         }
-        self.table.set_down(&id, Some(now));
-        if let Some(at) = self.table.forget_at(&id) {
-            self.timers.arm(at, Timer::Forget(id));
-        }
+        self.table.set_down(&id, Some(now), now);
         self.publish(now, id, Some(EventKind::Down));
     }
 

@@ -1,0 +1,100 @@
+//! Cuts, crashes and moves: who is still known afterwards, and who no longer.
+
+use super::*;
+use crate::member::Epoch;
+
+#[test]
+fn whoever_was_forgotten_while_cut_off_is_listed_again() {
+    let mut wire = Wire::of(3);
+    wire.run_for(2 * SECOND);
+    wire.cut[0] = true;
+    wire.run_for(640 * SECOND);
+    assert_eq!(wire.standing(1, 0), None);
+    wire.cut[0] = false;
+    wire.run_for(40 * SECOND);
+    for (at, of) in [(1, 0), (2, 0), (0, 1), (0, 2)] {
+        assert_eq!(wire.standing(at, of), Some(Standing::Alive), "{of} at {at}");
+    }
+}
+
+#[test]
+fn a_new_life_of_a_kept_key_is_watched_like_the_first() {
+    let mut wire = Wire::of(3);
+    wire.run_for(2 * SECOND);
+    wire.cut[1] = true;
+    let mut identity = Identity::for_test(1);
+    identity.raise_epoch_above(Epoch(1)).unwrap();
+    let again = wire.add(settings(1), identity);
+    wire.run_for(2 * SECOND);
+    assert_eq!(wire.standing(0, again), Some(Standing::Alive));
+    wire.cut[again] = true;
+    wire.run_for(4 * SECOND);
+    assert_eq!(wire.standing(0, again), Some(Standing::Down));
+}
+
+#[test]
+fn who_hears_no_broadcasts_keeps_the_others_by_asking() {
+    let mut wire = Wire::of(4);
+    wire.run_for(2 * SECOND);
+    wire.deaf[0] = true;
+    wire.run_for(20 * SECOND);
+    for of in 1..4 {
+        assert_eq!(wire.standing(0, of), Some(Standing::Alive));
+        assert_eq!(wire.count(0, EventKind::Suspect, of), 0);
+    }
+}
+
+#[test]
+fn a_member_that_took_another_name_meanwhile_is_listed_no_more() {
+    let mut wire = Wire::of(2);
+    let named = |node: usize, island: &str| Settings { island: Some(island.to_owned()), ..settings(node) };
+    wire.run_for(SECOND);
+    wire.cut[0] = true;
+    let north = wire.add(named(2, "north"), Identity::for_test(2));
+    wire.run_for(SECOND);
+    (wire.cut[0], wire.cut[1], wire.cut[north]) = (false, true, true);
+    let south = wire.add(named(3, "south"), Identity::for_test(3));
+    wire.run_for(SECOND);
+    (wire.cut[1], wire.cut[north]) = (false, false);
+    wire.run_for(60 * SECOND);
+    assert_eq!(wire.standing(0, south), Some(Standing::Alive));
+    assert_eq!(wire.standing(1, north), Some(Standing::Alive));
+    for (at, of) in [(0, 1), (1, 0), (0, north), (1, south)] {
+        assert_eq!(wire.standing(at, of), None, "{of} at {at}");
+    }
+}
+
+#[test]
+fn two_nodes_with_one_key_are_shown_as_such() {
+    let mut wire = Wire::of(1);
+    let twin = Identity::for_test(60);
+    for name in ["first", "second"] {
+        let record = Record { name: name.to_owned(), ..wire.nodes[0].record.clone() };
+        let word = twin.sign_word(MeshTag::of("test"), &Message::Announce(record), Seq(5));
+        let _ = wire.nodes[0].handle_datagram(wire.now, broadcast_from(60), word);
+    }
+    wire.settle();
+    assert!(wire.events[0].contains(&(EventKind::DuplicateKey, twin.id())));
+    let seen = wire.nodes[0].members().find(|member| member.id == twin.id()).unwrap();
+    assert_eq!(seen.reason, Some(Reason::DuplicateKey));
+}
+
+#[test]
+fn whom_nobody_ever_heard_is_forgotten_by_all() {
+    let mut wire = Wire::of(4);
+    wire.run_for(2 * SECOND);
+    // One record and never a pulse: heard by node 0 alone, told to the others.
+    let record = Record { name: "ghost".to_owned(), ..wire.nodes[0].record.clone() };
+    let ghost = Identity::for_test(61);
+    let word = ghost.sign_word(MeshTag::of("test"), &Message::Announce(record), Seq(1));
+    let _ = wire.nodes[0].handle_datagram(wire.now, broadcast_from(61), word);
+    wire.run_for(5 * SECOND);
+    let lists = |wire: &Wire| {
+        wire.nodes.iter().filter(|node| node.members().any(|member| member.id == ghost.id())).count()
+    };
+    assert!(lists(&wire) > 0);
+    wire.run_for(1300 * SECOND);
+    assert_eq!(lists(&wire), 0);
+    wire.run_for(60 * SECOND);
+    assert_eq!(lists(&wire), 0);
+}
