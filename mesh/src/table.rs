@@ -400,7 +400,11 @@ impl Table {
         if self.entries.contains_key(&id) {
             return Ok(());
         }
-        self.room.check(via)?;
+        if let Some(stranger) = self.room.in_the_way(via)
+            && let Some(entry) = self.remove(&stranger)
+        {
+            self.evicted.push_back((stranger, entry));
+        }
         if self.entries.len() >= MEMBERS_MAX {
             self.evict(via, now)?;
         }

@@ -243,18 +243,40 @@ fn after_a_farewell_no_word_of_that_epoch_counts_however_late_its_number() {
 }
 
 #[test]
-fn strangers_have_little_room_and_give_it_back_when_they_prove_themselves() {
+fn strangers_have_little_room_and_the_oldest_gives_way() {
     let now = Instant::now();
     let mut table = Table::default();
     let via = Via::Ears([192, 0, 2, 1].into());
+    let id = |author| announce(author, 1, 1, "a").header.author;
     let most = u64::try_from(UNPROVEN_PER_SOURCE_MAX).unwrap();
     for author in 0..most {
         table.merge(&announce(author, 1, 1, "a"), via, now).unwrap();
     }
-    assert_eq!(table.merge(&announce(most, 1, 1, "a"), via, now), Err(Refused::Full));
-    assert!(table.merge(&announce(most, 1, 1, "a"), Via::Ears([127, 0, 0, 1].into()), now).is_ok());
-    assert!(table.prove(&announce(0, 1, 1, "a").header.author));
+    assert!(table.prove(&id(0)));
+    assert!(table.merge(&announce(most, 1, 1, "a"), via, now).is_ok(), "in the place that 0 gave back");
+    assert!(table.pop_evicted().is_none());
     assert!(table.merge(&announce(most + 1, 1, 1, "a"), via, now).is_ok());
+    assert_eq!(table.pop_evicted().map(|(evicted, _)| evicted), Some(id(1)));
+    assert!(table.merge(&announce(most + 2, 1, 1, "a"), Via::Ears([127, 0, 0, 1].into()), now).is_ok());
+    assert!(table.pop_evicted().is_none(), "this host's own nodes are exempt");
+    assert!(table.get(&id(0)).is_some(), "who is proven stays");
+}
+
+#[test]
+fn a_flood_of_strangers_is_bounded_and_touches_nobody_who_is_proven() {
+    let now = Instant::now();
+    let mut table = Table::default();
+    let friend = announce(1_000_000, 1, 1, "friend");
+    table.merge(&friend, Via::Ears([192, 0, 2, 1].into()), now).unwrap();
+    table.prove(&friend.header.author);
+    for author in 0..3000_u64 {
+        let source = Via::Ears([10, 0, 0, (author % 100) as u8].into());
+        table.merge(&announce(author, 1, 1, "a"), source, now).unwrap();
+        while table.pop_evicted().is_some() {}
+        assert!(table.len() <= UNPROVEN_MAX + 1);
+    }
+    assert!(table.get(&friend.header.author).is_some());
+    assert!(table.get(&announce(2999, 1, 1, "a").header.author).is_some(), "the latest is in");
 }
 
 #[test]
