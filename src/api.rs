@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`view`] | the JSON, and what every reason means |
 //! | [`members`] | the table, and the member a person means |
+//! | [`figures`] | the JSON of figures |
 //! | [`events`] | what happens, as a stream |
 //! | [`ready`] | whether this node should be asked |
 //! | [`gauges`] | metrics that are read off the node |
@@ -36,6 +37,7 @@ use crate::http::request::Gated;
 use crate::http::respond;
 
 pub mod events;
+pub mod figures;
 pub mod gauges;
 pub mod members;
 pub mod ready;

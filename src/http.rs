@@ -7,6 +7,8 @@
 //! | [`connections`] | every open connection, and how they end when the node leaves |
 //! | [`connection`] | one of them: request, answer, request |
 //! | [`gate`] | from bytes to a request that can be relied on |
+//! | [`admission`] | permits, and a short queue |
+//! | [`forward`] | what happens to fields on the way through |
 //! | [`hosts`] | what a browser's pages may read |
 //! | [`request`] | what has passed the gate |
 //! | [`body`] | the one body type of answers |
@@ -15,9 +17,11 @@
 //! | [`meter`] | what is counted here |
 
 pub mod accept;
+pub mod admission;
 pub mod body;
 pub mod connection;
 pub mod connections;
+pub mod forward;
 pub mod gate;
 pub mod hosts;
 pub mod listen;

@@ -19,11 +19,12 @@ use futures_util::future::BoxFuture;
 use isle_mesh::config::MeshConfig;
 use isle_mesh::event::{Event, EventKind};
 use isle_mesh::identity::{Identity, IdentityError};
-use isle_mesh::member::Member;
+use isle_mesh::member::{CatalogueSummary, Load, Member};
 use isle_mesh::membership::Announcement;
 use isle_mesh::mesh::{Ended, JoinError, Mesh, MeshError};
 use isle_mesh::metrics::Counts;
 use isle_mesh::shared::SharedTable;
+use tokio::sync::watch;
 use tokio::task::{JoinError as TaskError, JoinSet};
 use tracing::{Instrument, debug, info, info_span, warn};
 
@@ -38,8 +39,11 @@ use crate::http::request::Gated;
 use crate::http::respond;
 use crate::node::ready::Ready;
 use crate::node::tables::Tables;
+use crate::roles::intermediary::Intermediary;
+use crate::roles::pieces::{Pieces, SidecarError};
 use crate::shutdown::StopSignals;
 use crate::telemetry;
+use crate::upstream::Upstreams;
 
 pub mod host;
 pub mod leaving;
@@ -78,6 +82,9 @@ pub enum NodeError {
     /// The system gives no randomness for a fresh key.
     #[error("no key")]
     FreshIdentity(#[source] IdentityError),
+    /// The service beside this node cannot be used as given.
+    #[error(transparent)]
+    Sidecar(#[from] SidecarError),
     /// The mesh could not be joined.
     #[error("the mesh cannot be joined")]
     Join(#[from] JoinError),
@@ -157,7 +164,14 @@ impl Node {
         let listens_at = listener.local_addr()?;
         let identity = identity(config.state_dir.clone()).await?;
         let name = config.name.clone().unwrap_or_else(host::name);
-        let (mesh, task) = Mesh::join(mesh_config(config, name, listens_at), identity, Arc::new(Tables))?;
+        let upstreams = Upstreams::default();
+        let pieces = match config.roles.pieces {
+            true => Some(Pieces::new(&config.pieces, upstreams.clone()).await?),
+            false => None,
+        };
+        let catalogue = pieces.as_ref().and_then(|(pieces, _)| pieces.summary());
+        let (mesh, task) =
+            Mesh::join(mesh_config(config, name, listens_at, catalogue), identity, Arc::new(Tables))?;
         let span = info_span!("node", id = %mesh.id().short());
         let mut tasks: JoinSet<Ending> = JoinSet::new();
         tasks.spawn(async move { ("mesh", task.await.map_err(NodeError::from)) }.instrument(span.clone()));
@@ -169,7 +183,43 @@ impl Node {
             upkeep.keep_up().await;
             ("metrics", Ok(()))
         });
-        let app = Arc::new(NodeApp { api });
+        let pieces = pieces.map(|(pieces, task)| {
+            let mesh = mesh.clone();
+            tasks.spawn(
+                async move {
+                    task.run(mesh).await;
+                    ("figures", Ok(()))
+                }
+                .instrument(span.clone()),
+            );
+            pieces
+        });
+        let intermediary = config.roles.intermediary.then(|| {
+            let (intermediary, task) = Intermediary::new(
+                mesh.clone(),
+                config.intermediary.clone(),
+                upstreams,
+                connections.clone(),
+                pieces.clone(),
+            );
+            tasks.spawn(
+                async move {
+                    task.run().await;
+                    ("intermediary", Ok(()))
+                }
+                .instrument(span.clone()),
+            );
+            intermediary
+        });
+        let loads = match (&intermediary, &pieces) {
+            (Some(intermediary), _) => Some(intermediary.loads()),
+            (None, Some(pieces)) => Some(pieces.loads()),
+            (None, None) => None,
+        };
+        if let Some(loads) = loads {
+            tasks.spawn(announce_load(mesh.clone(), loads));
+        }
+        let app = Arc::new(NodeApp { mesh: mesh.clone(), api, pieces, intermediary });
         let own = host::full_name();
         let hosts = HostRules::new(&config.allow_hosts, Some(&own));
         let (accepting, limits) = (connections.clone(), Limits::default());
@@ -249,7 +299,12 @@ async fn identity(dir: Option<PathBuf>) -> Result<Identity, NodeError> {
     opened.await.map_err(NodeError::Panicked)?
 }
 
-fn mesh_config(config: &NodeConfig, name: String, listens_at: SocketAddr) -> MeshConfig {
+fn mesh_config(
+    config: &NodeConfig,
+    name: String,
+    listens_at: SocketAddr,
+    catalogue: Option<CatalogueSummary>,
+) -> MeshConfig {
     let mut roles = Vec::new();
     if config.roles.pieces {
         roles.push("pieces".to_owned());
@@ -269,6 +324,7 @@ fn mesh_config(config: &NodeConfig, name: String, listens_at: SocketAddr) -> Mes
         roles,
         http_port: listens_at.port(),
         advertise,
+        catalogue,
         discovery_port: config.discovery_port,
         interfaces: config.interfaces.clone(),
         seeds: config.seeds.clone(),
@@ -371,14 +427,38 @@ impl Source for MeshSource {
     }
 }
 
+/// Announces how busy this node is; the newest counts.
+async fn announce_load(mesh: Mesh, mut loads: watch::Receiver<Load>) -> Ending {
+    loop {
+        let load = *loads.borrow_and_update();
+        mesh.set_load(load);
+        if loads.changed().await.is_err() {
+            return ("load", Ok(()));
+        }
+    }
+}
+
 /// What answers this node's requests.
 struct NodeApp {
+    mesh: Mesh,
     api: Api,
+    pieces: Option<Pieces>,
+    intermediary: Option<Intermediary>,
 }
 
 impl App for NodeApp {
     async fn answer(&self, request: Gated) -> Answer {
         if let Some(answer) = self.api.answer(&request).await {
+            return answer;
+        }
+        if let Some(intermediary) = &self.intermediary
+            && let Some(answer) = intermediary.answer(&request).await
+        {
+            return answer;
+        }
+        if let Some(pieces) = &self.pieces
+            && let Some(answer) = pieces.answer(&self.mesh, &request).await
+        {
             return answer;
         }
         respond::no_such_path(&request.path).into_answer()

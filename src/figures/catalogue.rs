@@ -28,9 +28,9 @@ pub struct Entry {
     pub name: FigureName,
     /// Which share of it.
     pub share: Share,
-    /// Length of the body in bytes, 1 to [`BODY_BYTES_MAX`].
+    /// Length of the body in bytes, 1 to [`BODY_BYTES_MAX`]; 0 when it is passed on, see [`Entry::passed_on`].
     pub size: u32,
-    /// Hash of the body.
+    /// Hash of the body; all zero when it is passed on.
     pub hash: Hash,
 }
 
@@ -75,6 +75,19 @@ impl Entry {
         Self { name: figure.name().clone(), share: figure.share(), size, hash: figure.hash() }
     }
 
+    /// A figure that its member does not hold but passes on from a service beside it: any bytes, any length, which
+    /// nobody can check. Its size is 0 and its hash all zero, which no body has.
+    #[must_use]
+    pub fn passed_on(name: FigureName) -> Self {
+        Self { name, share: Share::WHOLE, size: 0, hash: Hash([0; 32]) }
+    }
+
+    /// Whether it is [passed on](Entry::passed_on).
+    #[must_use]
+    pub fn is_passed_on(&self) -> bool {
+        self.size == 0
+    }
+
     /// Checks that a body is the one that was promised: length, hash, form, name and share. Takes
     /// 10 µs per KiB: bodies past 10 KiB are not for an async task.
     ///
@@ -105,12 +118,16 @@ impl Entry {
         let line = std::str::from_utf8(line).ok()?;
         let mut fields = line.split('\t');
         let (name, share, size, hash) = (fields.next()?, fields.next()?, fields.next()?, fields.next()?);
-        let digits = size.bytes().all(|b| b.is_ascii_digit()) && !size.starts_with('0');
+        let digits = size.bytes().all(|b| b.is_ascii_digit()) && (size == "0" || !size.starts_with('0'));
         if fields.next().is_some() || !digits || name.bytes().any(|b| b.is_ascii_uppercase()) {
             return None;
         }
         let size = size.parse().ok().filter(|&size| size as usize <= BODY_BYTES_MAX)?;
-        Some(Self { name: name.parse().ok()?, share: share.parse().ok()?, size, hash: hash.parse().ok()? })
+        let entry =
+            Self { name: name.parse().ok()?, share: share.parse().ok()?, size, hash: hash.parse().ok()? };
+        // What is passed on has one line, too.
+        let is_whole = entry == Self::passed_on(entry.name.clone());
+        (entry.is_passed_on() == is_whole).then_some(entry)
     }
 }
 

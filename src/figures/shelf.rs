@@ -20,6 +20,12 @@ impl From<&Figure> for Shelved {
 }
 
 impl Shelved {
+    /// A figure that is not here but passed on from a service beside this node: has no body.
+    #[must_use]
+    pub fn passed_on(name: FigureName) -> Self {
+        Self { entry: Entry::passed_on(name), body: Bytes::new() }
+    }
+
     /// Its line of the catalogue: name, share, size and hash.
     #[must_use]
     pub fn entry(&self) -> &Entry {

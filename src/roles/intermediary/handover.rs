@@ -1,0 +1,167 @@
+//! Requests that another intermediary serves: because we are full, or because we stop.
+
+use std::time::Instant;
+
+use http::{HeaderValue, StatusCode, header};
+use http_body_util::BodyExt;
+use isle_mesh::member::Member;
+use rand::RngExt;
+use tracing::debug;
+
+use super::{Shared, lock};
+use crate::config::Shed;
+use crate::figures::name::FigureName;
+use crate::http::admission::Permit;
+use crate::http::body::{Answer, empty};
+use crate::http::forward;
+use crate::http::problem::Problem;
+use crate::http::request::Gated;
+use crate::roles::pieces::WithPermit;
+use crate::shed::{self, Why};
+
+/// Who answers a request.
+pub(super) enum Turn {
+    /// We do, with this right.
+    Ours(Permit),
+    /// It is answered: by a peer, or because nobody has room.
+    Answered(Answer),
+}
+
+impl Shared {
+    /// Decides whether we serve a request, and has it served elsewhere if not. A request is handed over once at most.
+    pub(super) async fn whose_turn(&self, request: &Gated, name: &FigureName, deadline: Instant) -> Turn {
+        let draining = self.connections.is_closing();
+        let first = request.hops == 0;
+        if first && (draining || self.admission.is_busy()) {
+            let why = if draining { Why::Draining } else { Why::Full };
+            if let Some(answer) = self.hand_over(request, name, deadline, why).await {
+                return Turn::Answered(answer);
+            }
+        }
+        if let Some(permit) = self.admission.admit() {
+            return Turn::Ours(permit);
+        }
+        match self.admission.queue().await {
+            Some(permit) => Turn::Ours(permit),
+            None => {
+                metrics::counter!("isle_requests_shed_total", "action" => "refuse", "reason" => Why::Full.as_str())
+                    .increment(1);
+                Turn::Answered(self.nobody_has_room().into_answer())
+            }
+        }
+    }
+
+    /// A peer's answer, or a pointer to it; `None` if nobody clearly has more room, or whoever was asked did not answer.
+    async fn hand_over(
+        &self,
+        request: &Gated,
+        name: &FigureName,
+        deadline: Instant,
+        why: Why,
+    ) -> Option<Answer> {
+        // Whoever was told to refuse still hands over while stopping: the request must go somewhere.
+        if self.config.shed == Shed::Refuse && why == Why::Full {
+            return None;
+        }
+        let mut avoid = forward::passed(&request.headers);
+        let peers = self.mesh.table().all();
+        // A peer that does not answer is avoided, and another asked once.
+        for _ in 0..2 {
+            let ours = self.admission.load();
+            let peer = shed::peer(&peers, ours, why == Why::Draining, &avoid, &mut lock(&self.rng))?;
+            let permit = self.admission.hand_over()?;
+            avoid.push(peer.id);
+            if self.config.shed == Shed::Redirect && why == Why::Full {
+                return redirect(&peer, name, request);
+            }
+            if let Some(answer) = self.ask_peer(request, name, deadline, &peer, permit).await {
+                metrics::counter!("isle_requests_shed_total", "action" => "forward", "reason" => why.as_str()).increment(1);
+                return Some(answer);
+            }
+        }
+        None
+    }
+
+    async fn ask_peer(
+        &self,
+        request: &Gated,
+        name: &FigureName,
+        deadline: Instant,
+        peer: &Member,
+        permit: Permit,
+    ) -> Option<Answer> {
+        let at = match self.endpoints.of(&self.mesh, &self.upstreams, peer, deadline).await {
+            Ok(at) => at,
+            Err(error) => {
+                debug!(member = %peer.id.short(), %error, "not handed over");
+                return None;
+            }
+        };
+        let query = request.query.as_deref().map(|query| format!("?{query}")).unwrap_or_default();
+        let target = format!("/figures/{name}{query}").parse().ok()?;
+        let left = deadline.saturating_duration_since(Instant::now());
+        let ask = forward::onward(request, target, self.mesh.id(), left);
+        match self.upstreams.send(at, &ask, deadline).await {
+            // It has no room either, after all: that is for us to deal with.
+            Ok(reply)
+                if reply.answer.status() == StatusCode::SERVICE_UNAVAILABLE
+                    && is_about_room(&reply.answer) =>
+            {
+                None
+            }
+            Ok(reply) => {
+                let (mut head, body) = reply.into_parts();
+                forward::strip_hop_by_hop(&mut head.headers);
+                let body = WithPermit { body, _permit: permit }.boxed_unsync();
+                Some(Answer::from_parts(head, body))
+            }
+            Err(error) => {
+                debug!(member = %peer.id.short(), %error, "not handed over");
+                if error.is_refusal() {
+                    self.endpoints.forget(peer, at);
+                    self.mesh.connection_refused(peer.id);
+                }
+                None
+            }
+        }
+    }
+
+    fn nobody_has_room(&self) -> Problem {
+        let load = self.admission.load();
+        let mut problem = Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "full",
+            "full",
+            format!(
+                "{} of {} requests are in flight here, and no other intermediary has room",
+                load.in_flight, load.capacity
+            ),
+        )
+        .advise("try again after Retry-After; for more room start another intermediary: isle intermediary");
+        // Spread, or all who were refused together come back together.
+        problem.retry_after = Some(lock(&self.rng).random_range(1..=3));
+        problem
+    }
+}
+
+/// A 503 that says the peer has no room; others (a share is missing) are the answer.
+fn is_about_room<B>(answer: &http::Response<B>) -> bool {
+    answer.headers().get(forward::LOAD).and_then(|load| load.to_str().ok()).is_some_and(|load| {
+        load.split_once('/').is_some_and(|(in_flight, capacity)| {
+            matches!((in_flight.parse::<u32>(), capacity.parse::<u32>()), (Ok(held), Ok(most)) if held >= most)
+        })
+    })
+}
+
+fn redirect(peer: &Member, name: &FigureName, request: &Gated) -> Option<Answer> {
+    let at = peer.http_addresses.first()?;
+    let at = std::net::SocketAddr::new(at.ip(), at.port());
+    let query = request.query.as_deref().map(|query| format!("?{query}")).unwrap_or_default();
+    let location = HeaderValue::try_from(format!("http://{at}/figures/{name}{query}")).ok()?;
+    let mut answer = http::Response::new(empty());
+    *answer.status_mut() = StatusCode::TEMPORARY_REDIRECT;
+    answer.headers_mut().insert(header::LOCATION, location);
+    metrics::counter!("isle_requests_shed_total", "action" => "redirect", "reason" => Why::Full.as_str())
+        .increment(1);
+    Some(answer)
+}

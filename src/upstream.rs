@@ -1,0 +1,337 @@
+//! Requests to other members: connections kept and reused, a kept one that turns out closed replaced at once.
+//!
+//! This is the forwarding core. What it needs to know of a request is its method, its target and its fields; who is
+//! asked, and whether somebody else is asked after a failure, is decided by its callers.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header};
+use http_body::{Frame, SizeHint};
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{Builder, SendRequest};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::time::{timeout, timeout_at};
+use tokio_util::task::TaskTracker;
+
+use crate::http::body::BodyError;
+
+/// A member on the LAN that does not accept within this is not there.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
+/// A kept connection is not used after this long: nodes keep theirs for 75 s, foreign services often for 5 s.
+const IDLE_MAX: Duration = Duration::from_secs(4);
+/// Kept connections to one address; more are closed after use.
+const IDLE_PER_ADDRESS_MAX: usize = 64;
+/// A body that stands still this long is broken off.
+const BODY_PROGRESS: Duration = Duration::from_secs(15);
+
+/// Why an upstream gave no answer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum UpstreamError {
+    /// Nothing listens there, or it does not accept: nothing was sent, always safe to repeat.
+    #[error("no connection to {at}")]
+    Connect {
+        /// Where.
+        at: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The connection broke before an answer came.
+    #[error("{at} broke off")]
+    Broken {
+        /// Where.
+        at: SocketAddr,
+        /// Why.
+        source: hyper::Error,
+    },
+    /// The deadline ran out first.
+    #[error("no answer from {at} before the deadline")]
+    Deadline {
+        /// Where.
+        at: SocketAddr,
+    },
+    /// The answer is longer than it may be.
+    #[error("{at} sent more than {max} bytes")]
+    TooLong {
+        /// Where.
+        at: SocketAddr,
+        /// The bound.
+        max: usize,
+    },
+}
+
+impl UpstreamError {
+    /// Whether the address itself seems dead: its member should be asked whether it lives.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Connect { .. } | Self::Broken { .. })
+    }
+}
+
+/// What is asked of an upstream. Has no body: all that passes here is read with GET and HEAD.
+#[derive(Clone, Debug)]
+pub struct Ask {
+    /// GET or HEAD.
+    pub method: Method,
+    /// Path and query, in origin form.
+    pub target: Uri,
+    /// Its fields; `Host`, if it is left out, is the address.
+    pub headers: HeaderMap,
+}
+
+impl Ask {
+    /// GET of a path and query that this program made itself.
+    ///
+    /// # Panics
+    /// If `target` is no valid target.
+    #[must_use]
+    pub fn get(target: &str) -> Self {
+        let target = target.parse().expect("made of a path of ours and checked names");
+        Self { method: Method::GET, target, headers: HeaderMap::new() }
+    }
+
+    fn request(&self, at: SocketAddr) -> Request<Empty<Bytes>> {
+        let mut request = Request::new(Empty::new());
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = self.target.clone();
+        *request.headers_mut() = self.headers.clone();
+        if !self.headers.contains_key(header::HOST) {
+            let host = HeaderValue::try_from(without_scope(at).to_string()).expect("digits, dots and colons");
+            request.headers_mut().insert(header::HOST, host);
+        }
+        request
+    }
+}
+
+/// A zone is ours, and no valid part of `Host`.
+fn without_scope(at: SocketAddr) -> SocketAddr {
+    SocketAddr::new(at.ip(), at.port())
+}
+
+type Sender = SendRequest<Empty<Bytes>>;
+
+#[derive(Debug)]
+struct Idle {
+    sender: Sender,
+    since: Instant,
+}
+
+/// All connections to other members. Cheap to clone; all clones are one.
+#[derive(Clone, Debug, Default)]
+pub struct Upstreams {
+    idle: Arc<Mutex<HashMap<SocketAddr, Vec<Idle>>>>,
+    tasks: TaskTracker,
+}
+
+impl Upstreams {
+    /// Sends `ask` to `at` and waits for the head of the answer until `deadline`.
+    ///
+    /// A kept connection that breaks before any byte of the answer is replaced at once: the request is
+    /// one that may be repeated. Dropping the future, or the reply, closes the connection.
+    ///
+    /// # Errors
+    /// See [`UpstreamError`].
+    pub async fn send(&self, at: SocketAddr, ask: &Ask, deadline: Instant) -> Result<Reply, UpstreamError> {
+        let exchange = async {
+            while let Some(mut sender) = self.kept(at) {
+                if let Ok(answer) = sender.send_request(ask.request(at)).await {
+                    return Ok(Reply { answer, lease: self.lease(at, sender) });
+                }
+            }
+            let mut sender = self.connect(at).await?;
+            let answer = sender
+                .send_request(ask.request(at))
+                .await
+                .map_err(|source| UpstreamError::Broken { at, source })?;
+            Ok(Reply { answer, lease: self.lease(at, sender) })
+        };
+        timeout_at(deadline.into(), exchange).await.unwrap_or(Err(UpstreamError::Deadline { at }))
+    }
+
+    /// Sends `ask` and collects the whole answer, at most `max` bytes, until `deadline`.
+    ///
+    /// # Errors
+    /// See [`UpstreamError`].
+    pub async fn fetch(
+        &self,
+        at: SocketAddr,
+        ask: &Ask,
+        max: usize,
+        deadline: Instant,
+    ) -> Result<Whole, UpstreamError> {
+        let mut reply = self.send(at, ask, deadline).await?;
+        let mut body = BytesMut::new();
+        loop {
+            let next = timeout_at(deadline.into(), reply.answer.body_mut().frame());
+            match next.await.map_err(|_| UpstreamError::Deadline { at })? {
+                None => break,
+                Some(Err(source)) => return Err(UpstreamError::Broken { at, source }),
+                Some(Ok(frame)) => {
+                    let Ok(data) = frame.into_data() else { continue };
+                    if body.len() + data.len() > max {
+                        return Err(UpstreamError::TooLong { at, max });
+                    }
+                    body.extend_from_slice(&data);
+                }
+            }
+        }
+        let (head, _) = reply.answer.into_parts();
+        reply.lease.give_back();
+        Ok(Whole { status: head.status, headers: head.headers, body: body.freeze() })
+    }
+
+    /// Closes connections that have been kept for too long. To be called every few seconds.
+    pub fn sweep(&self) {
+        self.lock().retain(|_, kept| {
+            kept.retain(|idle| idle.since.elapsed() < IDLE_MAX && !idle.sender.is_closed());
+            !kept.is_empty()
+        });
+    }
+
+    /// Closes the connections kept to these addresses: whoever listens there stops, and waits for us otherwise.
+    pub fn close(&self, addresses: &[SocketAddr]) {
+        let mut pools = self.lock();
+        for at in addresses {
+            pools.remove(at);
+        }
+    }
+
+    fn kept(&self, at: SocketAddr) -> Option<Sender> {
+        let mut pools = self.lock();
+        let kept = pools.get_mut(&at)?;
+        // The newest first: the older ones get to grow old and go.
+        while let Some(idle) = kept.pop() {
+            if idle.since.elapsed() < IDLE_MAX && idle.sender.is_ready() {
+                return Some(idle.sender);
+            }
+        }
+        None
+    }
+
+    async fn connect(&self, at: SocketAddr) -> Result<Sender, UpstreamError> {
+        let refused = |source| UpstreamError::Connect { at, source };
+        let stream = match timeout(CONNECT_TIMEOUT, TcpStream::connect(at)).await {
+            Ok(stream) => stream.map_err(refused)?,
+            Err(_) => return Err(refused(io::ErrorKind::TimedOut.into())),
+        };
+        stream.set_nodelay(true).map_err(refused)?;
+        let (sender, connection) = Builder::new()
+            .max_buf_size(64 * 1024)
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(|source| UpstreamError::Broken { at, source })?;
+        // Ends when the sender is dropped; how it ended is seen there.
+        self.tasks.spawn(async move {
+            let _ = connection.await;
+        });
+        Ok(sender)
+    }
+
+    fn lease(&self, at: SocketAddr, sender: Sender) -> Lease {
+        Lease { at, sender, pool: self.clone() }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<SocketAddr, Vec<Idle>>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An answer whose body is still to come.
+#[derive(Debug)]
+pub struct Reply {
+    /// The head, and the body as it arrives.
+    pub answer: http::Response<Incoming>,
+    lease: Lease,
+}
+
+impl Reply {
+    /// The head, and the body as a stream that keeps the connection until its end.
+    #[must_use]
+    pub fn into_parts(self) -> (http::response::Parts, Streamed) {
+        let (head, body) = self.answer.into_parts();
+        let patience = Box::pin(tokio::time::sleep(BODY_PROGRESS));
+        (head, Streamed { body, lease: Some(self.lease), patience })
+    }
+}
+
+/// A whole answer.
+#[derive(Clone, Debug)]
+pub struct Whole {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its fields.
+    pub headers: HeaderMap,
+    /// Its body.
+    pub body: Bytes,
+}
+
+/// The use of a connection for one exchange.
+#[derive(Debug)]
+struct Lease {
+    at: SocketAddr,
+    sender: Sender,
+    pool: Upstreams,
+}
+
+impl Lease {
+    /// The answer was read to its end: the connection may be used again, unless its other side closes it.
+    fn give_back(self) {
+        if self.sender.is_closed() {
+            return;
+        }
+        let mut pools = self.pool.lock();
+        let kept = pools.entry(self.at).or_default();
+        if kept.len() < IDLE_PER_ADDRESS_MAX {
+            kept.push(Idle { sender: self.sender, since: Instant::now() });
+        }
+    }
+}
+
+/// A body on its way through. Ends with an error if it stands still.
+#[derive(Debug)]
+pub struct Streamed {
+    body: Incoming,
+    lease: Option<Lease>,
+    patience: Pin<Box<tokio::time::Sleep>>,
+}
+
+impl http_body::Body for Streamed {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let next = match Pin::new(&mut self.body).poll_frame(context) {
+            Poll::Ready(next) => next,
+            Poll::Pending => {
+                ready!(self.patience.as_mut().poll(context));
+                return Poll::Ready(Some(Err(BodyError::Stalled)));
+            }
+        };
+        self.patience.as_mut().reset(tokio::time::Instant::now() + BODY_PROGRESS);
+        let is_over = next.is_none() || self.body.is_end_stream();
+        if is_over && let Some(lease) = self.lease.take() {
+            lease.give_back();
+        }
+        Poll::Ready(next.map(|frame| frame.map_err(BodyError::Upstream)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
