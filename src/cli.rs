@@ -8,8 +8,8 @@
 //! |---|---|
 //! | [`arguments`], [`flags`] | what can be typed |
 //! | [`ask`], [`client`] | whom it is asked, and how |
-//! | [`figures`], [`get`], [`members`], [`status`], [`watch`] | commands that ask a node |
-//! | [`node`] | commands that are a node |
+//! | [`figures`], [`get`], [`members`], [`status`], [`watch`], [`explain`] | commands that ask a node |
+//! | [`node`], [`demo`] | commands that are a node, or some |
 //! | [`shell`] | commands that need none |
 //! | [`output`], [`failure`] | what is printed, and how a command ends |
 
@@ -18,6 +18,8 @@ use tokio::runtime;
 pub mod arguments;
 pub mod ask;
 pub mod client;
+pub mod demo;
+pub mod explain;
 pub mod failure;
 pub mod figures;
 pub mod flags;
@@ -41,6 +43,7 @@ pub fn run(arguments: Arguments) -> Result<Exit, Failure> {
     let screen = Screen::stdout(arguments.look);
     match arguments.command {
         None => output::print(FIRST_STEPS).map(|_| Exit::Done),
+        Some(Command::Demo(demo)) => asking(demo::run(&demo, screen)),
         Some(Command::Up(flags)) => node::run(flags),
         Some(Command::Pieces(flags)) => node::run(flags),
         Some(Command::Intermediary(flags)) => node::run(flags),
@@ -49,6 +52,7 @@ pub fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Some(Command::Members(members)) => asking(members::run(&members, screen)),
         Some(Command::Watch(watch)) => asking(watch::run(&watch, screen)),
         Some(Command::Status(status)) => asking(status::run(&status, screen)),
+        Some(Command::Explain(explain)) => asking(explain::run(&explain, screen)),
         Some(Command::Config(config)) => shell::config(config, screen),
         Some(Command::Key(key)) => shell::key(&key),
         Some(Command::Completions(completions)) => shell::completions(&completions),

@@ -9,6 +9,7 @@ use crate::cli::flags::Flags;
 
 /// What `isle` alone says.
 pub const FIRST_STEPS: &str = "\
+isle demo --tour     see it all on this machine, in half a minute
 isle up              join the nodes of this network, or be the first
 isle members         who is there
 isle get giraffe     ask for a figure
@@ -22,6 +23,7 @@ isle help            all commands
     version,
     about = "A zero-config mesh: servers on a network find each other and answer for one another",
     before_help = "Examples:\n  \
+        isle demo --tour              see it all on this machine, in half a minute\n  \
         isle up                       on each of two machines: they find each other\n  \
         isle get giraffe              from either: a figure, from whoever has it\n  \
         isle pieces --figures ./toys  serve figures of your own",
@@ -65,6 +67,11 @@ pub enum When {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Run an island on this machine, to look at and play with
+    #[command(before_help = "Examples:\n  \
+        isle demo --tour          discovery, a figure, a crash, a hand-over, farewells: each step checked\n  \
+        isle demo                 the same island, yours to play with until Ctrl+C")]
+    Demo(Demo),
     /// Run a piece server and an intermediary in one: the first command on a new network
     #[command(before_help = "Examples:\n  \
         isle up                   serve the built-in figures and take requests on port 5235\n  \
@@ -108,6 +115,9 @@ pub enum Command {
         isle status\n  \
         isle status --check && echo all is well")]
     Status(Status),
+    /// Say who could serve a figure, who would be chosen, and why not the others
+    #[command(before_help = "Examples:\n  isle explain dragon")]
+    Explain(Explain),
     /// Show every setting, its value and where that comes from
     #[command(before_help = "Examples:\n  \
         isle config\n  \
@@ -145,6 +155,17 @@ pub struct Ask {
     /// Look on these interfaces alone
     #[arg(long, value_name = "NAME", env = "ISLE_INTERFACE", hide_env_values = true, value_delimiter = ',')]
     pub interface: Vec<String>,
+}
+
+/// `isle demo`.
+#[derive(Clone, Debug, Args)]
+pub struct Demo {
+    /// Walk through everything by itself, check each step, and exit with 0 if all went well
+    #[arg(long)]
+    pub tour: bool,
+    /// With --tour: one JSON object for each step
+    #[arg(long, requires = "tour")]
+    pub json: bool,
 }
 
 /// `isle get`.
@@ -216,6 +237,20 @@ pub struct Status {
     #[arg(long)]
     pub check: bool,
     /// As JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Whom to ask.
+    #[command(flatten)]
+    pub ask: Ask,
+}
+
+/// `isle explain`.
+#[derive(Clone, Debug, Args)]
+pub struct Explain {
+    /// Name of the figure
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// As JSON, like GET /figures/NAME/route
     #[arg(long)]
     pub json: bool,
     /// Whom to ask.

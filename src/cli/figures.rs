@@ -1,7 +1,6 @@
 //! `isle figures`: what can be asked for.
 
-use serde::{Deserialize, Serialize};
-
+use crate::api::figures::{FigureRow, FiguresPage};
 use crate::cli::arguments::Figures;
 use crate::cli::ask;
 use crate::cli::client::{AskError, Client, escaped};
@@ -15,31 +14,6 @@ const PAGE: usize = 1000;
 /// Figures looked through for one that was probably meant: a misspelt name is not worth more.
 const SIMILAR_MAX: usize = 3;
 
-/// A page of the catalogue, as a node sends it.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-pub struct CataloguePage {
-    /// By name.
-    pub figures: Vec<Listed>,
-    /// Where the next page begins; `null` after the last.
-    pub next: Option<String>,
-}
-
-/// A figure of the catalogue.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Listed {
-    /// Its name.
-    pub name: String,
-    /// Pieces in all; not known before a share of it was fetched.
-    #[serde(default)]
-    pub total: Option<u64>,
-    /// Shares that can be had, of how many: `2/3`.
-    #[serde(default)]
-    pub shares: Option<String>,
-    /// Members that hold it or a share.
-    #[serde(default)]
-    pub sources: Option<u64>,
-}
-
 /// Runs the command.
 ///
 /// # Errors
@@ -49,7 +23,7 @@ pub async fn run(figures: &Figures, screen: Screen) -> Result<Exit, Failure> {
     let asked = ask::patiently(node.authority(), pages(&node, figures.text.as_deref(), usize::MAX));
     let all = asked.await.map_err(|error| ask::failed(&error))?;
     if figures.json {
-        print_json(&CataloguePage { figures: all, next: None })?;
+        print_json(&FiguresPage { figures: all, next: None })?;
     } else {
         print(shown(screen, &all))?;
     }
@@ -69,12 +43,12 @@ pub async fn similar(node: &Client, name: &str) -> Option<String> {
     None
 }
 
-async fn pages(node: &Client, text: Option<&str>, most: usize) -> Result<Vec<Listed>, AskError> {
+async fn pages(node: &Client, text: Option<&str>, most: usize) -> Result<Vec<FigureRow>, AskError> {
     let query = text.map(|text| format!("&q={}", escaped(text))).unwrap_or_default();
     let mut all = Vec::new();
     let mut after = String::new();
     for _ in 0..most {
-        let page: CataloguePage = node.json(&format!("/figures?limit={PAGE}{query}{after}")).await?;
+        let page: FiguresPage = node.json(&format!("/figures?limit={PAGE}{query}{after}")).await?;
         all.extend(page.figures);
         let Some(next) = page.next else { break };
         after = format!("&after={}", escaped(&next));
@@ -82,20 +56,23 @@ async fn pages(node: &Client, text: Option<&str>, most: usize) -> Result<Vec<Lis
     Ok(all)
 }
 
-fn shown(screen: Screen, all: &[Listed]) -> String {
+fn shown(screen: Screen, all: &[FigureRow]) -> String {
     const COLUMNS: [Column; 4] = [
         Column::new("NAME").cut(),
         Column::new("PIECES").right().rank(2),
         Column::new("SHARES").right().rank(3),
         Column::new("SOURCES").right().rank(1),
     ];
-    let number =
-        |number: Option<u64>| Cell::from(number.map(|number| number.to_string()).unwrap_or_default());
     let rows: Vec<_> = all
         .iter()
-        .map(|listed| {
-            let shares = listed.shares.clone().unwrap_or_default();
-            vec![Cell::from(&listed.name), number(listed.total), shares.into(), number(listed.sources)]
+        .map(|figure| {
+            let total = figure.total.map(|total| total.to_string()).unwrap_or_default();
+            vec![
+                Cell::from(&figure.name),
+                total.into(),
+                (&figure.shares).into(),
+                figure.sources.to_string().into(),
+            ]
         })
         .collect();
     let mut text = table(screen, &COLUMNS, &rows);
@@ -112,7 +89,7 @@ mod tests {
 
     #[test]
     fn figures_are_listed_with_what_is_known_of_them() {
-        let page: CataloguePage = serde_json::from_str(
+        let page: FiguresPage = serde_json::from_str(
             r#"{"figures":[{"name":"dragon","total":null,"shares":"2/3","sources":2},
                 {"name":"giraffe","total":28,"shares":"1/1","sources":12,"new":true}],"next":null}"#,
         )

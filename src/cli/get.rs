@@ -89,14 +89,20 @@ async fn fetch(node: &Client, name: &str, get: &Get) -> Result<(Reply, u128), Fa
     let path = format!("/figures/{}", escaped(known.as_str()));
     match ask::patiently(&format!("{known} from {}", node.authority()), node.get(&path, accept)).await {
         Ok(reply) => Ok((reply, start.elapsed().as_millis())),
-        Err(AskError::Problem { problem, .. }) if problem.status == 404 => {
-            let hint = similar(node, known.as_str()).await;
-            let hint = hint.map(|name| format!("; did you mean {name}?")).unwrap_or_default();
-            let failure = Failure::new(Exit::NoSuchFigure, format!("there is no figure \"{known}\"{hint}"));
-            Err(failure.advise("see what there is with: isle figures"))
-        }
-        Err(error) => Err(ask::failed(&error)),
+        Err(error) => Err(not_there(node, known.as_str(), &error).await),
     }
+}
+
+/// Why a figure, or its route, was not got; with one of a similar name if there is no such figure.
+pub(crate) async fn not_there(node: &Client, name: &str, error: &AskError) -> Failure {
+    let AskError::Problem { problem, .. } = error else { return ask::failed(error) };
+    if problem.reason != "no-such-figure" {
+        return ask::failed(error);
+    }
+    let hint = similar(node, name).await;
+    let hint = hint.map(|name| format!("; did you mean {name}?")).unwrap_or_default();
+    Failure::new(Exit::NoSuchFigure, format!("there is no figure \"{name}\"{hint}"))
+        .advise("see what there is with: isle figures")
 }
 
 /// What is written for an answer.

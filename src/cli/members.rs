@@ -333,9 +333,9 @@ shed     north   pieces               draining     3/256        -         -  192
                 .take(3)
                 .collect::<Vec<_>>(),
             [
-                "  NAME      STANDING     ADDRESS",
-                "~ cat       unreachable  -",
-                "? garage    suspect      [fe80::1]:1233"
+                "  NAME    STANDING     ADDRESS",
+                "~ cat     unreachable  -",
+                "? garage  suspect      [fe80::1]:1233"
             ]
         );
     }
