@@ -385,7 +385,7 @@ impl Driver {
             Destination::Everyone => {
                 for port in self.ports.iter().filter(|port| port.shared) {
                     for path in &port.paths {
-                        self.metrics.sent(&port.socket.try_send_to(bytes, *path));
+                        self.metrics.sent(&port.send(bytes, *path));
                     }
                 }
             }
@@ -394,7 +394,7 @@ impl Driver {
                     !port.shared && port.socket.local_addr().is_ok_and(|own| own.is_ipv4() == at.is_ipv4())
                 };
                 match self.ports.iter().find(of_family) {
-                    Some(port) => self.metrics.sent(&port.socket.try_send_to(bytes, at)),
+                    Some(port) => self.metrics.sent(&port.send(bytes, at)),
                     None => debug!(%at, "no socket for this family"),
                 }
             }

@@ -158,7 +158,7 @@ impl Asker {
         for port in &self.ports {
             for path in &port.paths {
                 // One path that fails is no matter: the others carry the question.
-                let _ = port.socket.try_send_to(&bytes, *path);
+                let _ = port.send(&bytes, *path);
             }
         }
     }

@@ -8,7 +8,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
-use socket2::{Domain, InterfaceIndexOrAddress, Protocol, Socket, Type};
+use socket2::{Domain, InterfaceIndexOrAddress, Protocol, SockRef, Socket, Type};
 use tokio::net::UdpSocket;
 use tracing::debug;
 
@@ -33,6 +33,16 @@ pub(crate) struct Port {
     pub(crate) shared: bool,
     /// Where a word for everyone is sent by it.
     pub(crate) paths: Vec<SocketAddr>,
+}
+
+impl Port {
+    /// Sends at once, or not at all when the kernel's buffer is full.
+    ///
+    /// Not by tokio's `try_send_to`: until the reactor has looked at a new socket for the first time that says
+    /// `WouldBlock`, and a node's first words would be lost, those that newcomers are known by.
+    pub(crate) fn send(&self, bytes: &[u8], to: SocketAddr) -> io::Result<usize> {
+        SockRef::from(&self.socket).send_to(bytes, &to.into())
+    }
 }
 
 /// Opens the sockets for everyone on one interface: a family whose addresses it lacks is left out, what fails too.
@@ -177,6 +187,14 @@ mod tests {
         assert_eq!(of([10, 0, 0, 3], 31), None);
         assert_eq!(of([10, 0, 0, 3], 32), None);
         assert_eq!(of([1, 2, 3, 4], 0), Some([255, 255, 255, 255]));
+    }
+
+    #[tokio::test]
+    async fn a_socket_sends_before_the_reactor_has_seen_it() {
+        let (ports, number) = open_private().unwrap();
+        let loopback: IpAddr = Ipv4Addr::LOCALHOST.into();
+        let four = ports.iter().find(|port| port.socket.local_addr().unwrap().is_ipv4()).unwrap();
+        assert_eq!(four.send(b"first", SocketAddr::new(loopback, number)).unwrap(), 5);
     }
 
     #[tokio::test]
