@@ -222,7 +222,8 @@ impl Membership {
         Ok(())
     }
 
-    /// Everybody draws the same lots, so that three answer each attempt. Who only asks for an intermediary gets one.
+    /// Everybody draws the same lots, so that three answer each attempt; after the last three it is the first three's
+    /// turn again, for on a small island an answer that was lost has nobody else to come from. Who only asks for an intermediary gets one.
     fn is_our_turn(&self, hello: &Hello) -> bool {
         if hello.asking && self.record.draining {
             return false;
@@ -242,7 +243,9 @@ impl Membership {
             return false;
         }
         let mine = lot(&self.id());
-        let last = ANSWERS * (usize::from(hello.attempt) + 1);
+        let there = 1 + self.members().filter(|member| wanted(member)).count();
+        let turn = usize::from(hello.attempt) % there.div_ceil(ANSWERS);
+        let last = ANSWERS * (turn + 1);
         let before =
             self.members().filter(|member| wanted(member) && lot(&member.id) < mine).take(last).count();
         (last - ANSWERS..last).contains(&before)

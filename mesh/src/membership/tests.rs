@@ -269,6 +269,35 @@ fn a_copy_by_another_path_is_neither_verified_nor_answered_again() {
 }
 
 #[test]
+fn on_a_small_island_every_attempt_is_answered() {
+    for count in 1..4 {
+        let mut wire = Wire::of(count);
+        wire.run_for(2 * SECOND);
+        for attempt in 0..5 {
+            let hello = Message::Hello(crate::wire::Hello {
+                nonce: 1,
+                attempt,
+                digest: 0,
+                cookie: None,
+                island: None,
+                unicast_port: 4000,
+                asking: false,
+            });
+            let word =
+                Identity::for_test(77).sign_word(MeshTag::of("test"), &hello, Seq(1 + u64::from(attempt)));
+            let from = Source { addr: address(77), interface: 1, shared: true };
+            for node in &mut wire.nodes {
+                assert_eq!(node.handle_datagram(wire.now, from, word.clone()), Ok(()));
+                let offers = std::iter::from_fn(|| node.poll_transmit()).filter(|transmit| {
+                    transmit.to == Destination::Unicast(address(77)) && transmit.bytes[3] == kind::OFFER
+                });
+                assert_eq!(offers.count(), 1, "attempt {attempt} on an island of {count}");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_flood_that_claims_a_proven_author_is_held_to_a_strangers_rate() {
     let mut wire = Wire::of(2);
     wire.run_for(2 * SECOND);
