@@ -33,7 +33,7 @@ use crate::member::{
 use crate::table::{Advance, Entry, Table, Via};
 use crate::transfer::{Transfer, TransferFloor, TransferWord, VerifiedTransfer};
 use crate::verify::{Refused, Verified, Word, peek, verify};
-use crate::wire::{MeshTag, Message, WIRE_VERSION, kind};
+use crate::wire::{Header, MeshTag, Message, WIRE_VERSION, kind};
 
 mod announce;
 mod island;
@@ -300,7 +300,25 @@ impl Membership {
     /// # Errors
     /// Why nothing came of it; nothing but counters has changed then.
     pub fn handle_datagram(&mut self, now: Instant, from: Source, bytes: Bytes) -> Result<(), Refused> {
-        let outcome = self.take_datagram(now, from, bytes);
+        let outcome = self.screen(now, from, &bytes).and_then(|header| {
+            let word = verify(self.tag, bytes)?;
+            self.act_on(now, from, &header, &word)
+        });
+        self.count(outcome)
+    }
+
+    /// Takes in one word whose signature the caller has checked, with all other checks of
+    /// [`handle_datagram`](Self::handle_datagram): so a simulation checks a signature once for all who hear it.
+    ///
+    /// # Errors
+    /// As for [`handle_datagram`](Self::handle_datagram).
+    pub fn handle_word(&mut self, now: Instant, from: Source, word: &Verified<Word>) -> Result<(), Refused> {
+        let screened = self.screen(now, from, &word.bytes);
+        let outcome = screened.and_then(|header| self.act_on(now, from, &header, word));
+        self.count(outcome)
+    }
+
+    fn count(&mut self, outcome: Result<(), Refused>) -> Result<(), Refused> {
         match outcome {
             Ok(()) => self.counters.accepted += 1,
             Err(refused) => {
@@ -312,18 +330,20 @@ impl Membership {
         outcome
     }
 
-    fn take_datagram(&mut self, now: Instant, from: Source, bytes: Bytes) -> Result<(), Refused> {
+    /// All that can be known without the signature, the cheapest first.
+    fn screen(&mut self, now: Instant, from: Source, bytes: &Bytes) -> Result<Header, Refused> {
         if self.leaving {
             return Err(Refused::Unasked);
         }
-        let header = peek(self.tag, &bytes)?;
+        let header = peek(self.tag, bytes)?;
         if header.author == self.id() {
-            return self.hear_ourselves(now, header.stamp, bytes);
+            let ours = Stamp { epoch: self.identity.epoch(), seq: self.seq };
+            return if header.stamp > ours { Ok(header) } else { Err(Refused::Own) };
         }
         if matches!(header.kind, kind::ANNOUNCE | kind::FAREWELL) {
-            self.heard_again(&header.author, &bytes, from);
+            self.heard_again(&header.author, bytes, from);
         }
-        self.table.check_fresh(&header, &bytes)?;
+        self.table.check_fresh(&header, bytes)?;
         // Each word comes once by each path: one signature is enough.
         if self.joining.has_answered(&header) {
             return Err(Refused::Stale);
@@ -331,36 +351,50 @@ impl Membership {
         if !self.is_heard_there(&header.author, from) {
             self.rates.admit(now, from.addr.ip())?;
         }
-        let word = verify(self.tag, bytes)?;
-        let message = word.message.clone().ok_or(Refused::Version)?;
-        match message {
+        Ok(header)
+    }
+
+    /// The word is true. What does it change?
+    fn act_on(
+        &mut self,
+        now: Instant,
+        from: Source,
+        header: &Header,
+        word: &Verified<Word>,
+    ) -> Result<(), Refused> {
+        if header.author == self.id() {
+            // An old life's, or somebody else's who has our key.
+            self.outlive(now, header.stamp.epoch);
+            return Ok(());
+        }
+        match word.message.as_ref().ok_or(Refused::Version)? {
             Message::Hello(hello) => {
-                self.joining.answers(&header);
-                self.hear_hello(now, from, &hello)
+                self.joining.answers(header);
+                self.hear_hello(now, from, hello)
             }
-            Message::Offer(offer) => self.hear_offer(now, from, header.author, &offer),
-            Message::Cookie(cookie) => self.hear_cookie(cookie),
-            Message::Ping(ping) => self.hear_ping(from, &ping),
+            Message::Offer(offer) => self.hear_offer(now, from, header.author, offer),
+            Message::Cookie(cookie) => self.hear_cookie(*cookie),
+            Message::Ping(ping) => self.hear_ping(from, ping),
             Message::Announce(record) => {
-                self.check_island(&header.author, &record)?;
+                self.check_island(&header.author, record)?;
                 if self.table.get(&header.author).is_none_or(|entry| entry.record.is_none()) {
                     self.check_on_link(from.addr.ip())?;
                 }
-                self.accept(now, &word, Some(from))
+                self.accept(now, word, Some(from))
             }
             Message::Beacon(beacon) => {
-                self.accept(now, &word, Some(from))?;
+                self.accept(now, word, Some(from))?;
                 self.compare_digest(now, header.author, beacon.digest);
                 Ok(())
             }
             Message::Pong(pong) => {
                 self.check_pong(&header.author, pong.nonce)?;
-                self.accept(now, &word, Some(from))?;
+                self.accept(now, word, Some(from))?;
                 self.prove(now, header.author);
                 self.compare_digest(now, header.author, pong.beacon.digest);
                 Ok(())
             }
-            Message::Farewell(_) => self.accept(now, &word, Some(from)),
+            Message::Farewell(_) => self.accept(now, word, Some(from)),
         }
     }
 
@@ -370,17 +404,6 @@ impl Membership {
         let heard = self.peers.get(author).and_then(|peer| peer.from);
         heard.is_some_and(|heard| heard.ip() == from.addr.ip())
             && self.table.get(author).is_some_and(|entry| entry.proven)
-    }
-
-    /// A word of our own key: an echo of ours, an old life's, or somebody else's who has our key.
-    fn hear_ourselves(&mut self, now: Instant, stamp: Stamp, bytes: Bytes) -> Result<(), Refused> {
-        let ours = Stamp { epoch: self.identity.epoch(), seq: self.seq };
-        if stamp <= ours {
-            return Err(Refused::Own);
-        }
-        let word = verify(self.tag, bytes)?;
-        self.outlive(now, word.header.stamp.epoch);
-        Ok(())
     }
 
     /// Our key has said something in `epoch` that we did not: start above it, or stop.
@@ -612,6 +635,7 @@ impl Membership {
                 Timer::FirstAsk(id, epoch) => self.ask_first(now, id, epoch),
                 Timer::Ask(id, epoch, nonce) => self.ask_again(now, id, epoch, nonce),
                 Timer::CatchUp => self.catch_up(now),
+                Timer::Forget => self.forget_gone(now),
                 Timer::Sweep => self.sweep(now),
             }
         }
@@ -624,14 +648,19 @@ impl Membership {
         }
     }
 
-    fn sweep(&mut self, now: Instant) {
-        self.rates.sweep(now);
-        self.joining.sweep(now);
+    /// Drops whoever has been gone for long enough.
+    fn forget_gone(&mut self, now: Instant) {
         while let Some(id) = self.table.due(now) {
             self.table.forget(&id, now);
             self.tell_forgotten(id);
             self.reconsider_island(now);
         }
+        self.timers.arm(now + Duration::from_secs(1), Timer::Forget);
+    }
+
+    fn sweep(&mut self, now: Instant) {
+        self.rates.sweep(now);
+        self.joining.sweep(now);
         self.table.expire_floors(now);
         self.timers.arm(now + Duration::from_secs(10), Timer::Sweep);
     }
@@ -701,11 +730,7 @@ impl Membership {
         }
         for (id, entry) in self.table.iter() {
             let peer = self.peers.get(id);
-            if peer.is_some_and(|peer| peer.standing == Standing::Down) && !entry.proven {
-                // Nobody whom we know has ever heard it: others are to forget it too.
-                continue;
-            }
-            let heard = peer.and_then(|peer| peer.heard).unwrap_or(self.started);
+            let heard = peer.and_then(|peer| peer.heard.or(peer.told)).unwrap_or(self.started);
             let mut push = |bytes: &Bytes, since: Instant| {
                 words.push(TransferWord { bytes: bytes.clone(), age: now.saturating_duration_since(since) });
             };
@@ -748,6 +773,9 @@ impl Membership {
             }
             if self.accept(now, word, None).is_ok() {
                 news += 1;
+                if let Some(peer) = self.peers.get_mut(&id) {
+                    peer.told = peer.told.max(now.checked_sub(*age));
+                }
                 if let Some(since) = now.checked_sub(*age).filter(|_| word.header.kind == kind::FAREWELL) {
                     self.table.date_gone(&id, since);
                 }

@@ -52,8 +52,8 @@ pub(super) struct Joining {
     offers: BTreeMap<MemberId, (u64, SocketAddr)>,
     fetching: Option<MemberId>,
     differs_since: Option<Instant>,
-    /// Most others agree with us, so the odd one out was given time to ask.
-    patient: bool,
+    /// At most so many differ, fewer than half: the odd one out was given time to ask.
+    patient: Option<usize>,
     differing: BTreeMap<MemberId, u64>,
     unhelpful: BTreeMap<MemberId, (Instant, u32)>,
     admitted: BTreeMap<IpAddr, Instant>,
@@ -73,7 +73,7 @@ impl Joining {
             offers: BTreeMap::new(),
             fetching: None,
             differs_since: None,
-            patient: false,
+            patient: None,
             differing: BTreeMap::new(),
             unhelpful: BTreeMap::new(),
             admitted: BTreeMap::new(),
@@ -367,11 +367,16 @@ impl Membership {
             self.joining.differing.remove(&id);
             if self.joining.differing.is_empty() {
                 self.joining.differs_since = None;
-                self.joining.patient = false;
+                self.joining.patient = None;
             }
             return;
         }
         self.joining.differing.insert(id, digest);
+        if self.joining.patient.is_some_and(|most| self.joining.differing.len() > most) {
+            // The odd one out are we.
+            self.joining.patient = None;
+            self.joining.differs_since = None;
+        }
         if self.joining.differs_since.is_none() {
             self.joining.differs_since = Some(now);
             let wait = DIFFERENCE + self.up_to(DIFFERENCE_SPREAD);
@@ -382,19 +387,21 @@ impl Membership {
     /// The difference has lasted: asks one of those who differ.
     pub(super) fn catch_up(&mut self, now: Instant) {
         if self.joining.differs_since.is_none() || self.joining.fetching.is_some() || self.leaving {
+            // The next difference arms this anew.
+            self.joining.differs_since = None;
             return;
         }
         let there =
             self.peers.values().filter(|peer| !peer.standing.is_gone() && peer.heard.is_some()).count();
-        if !self.joining.patient && self.joining.differing.len() * 2 < there {
-            self.joining.patient = true;
+        if self.joining.patient.is_none() && self.joining.differing.len() * 2 < there {
+            self.joining.patient = Some(there / 2);
             let times = u32::try_from(there / 4).unwrap_or(u32::MAX).clamp(1, PATIENCE_MAX);
             let wait = self.up_to(DIFFERENCE_SPREAD * times);
             self.timers.arm(now + wait, Timer::CatchUp);
             return;
         }
         self.joining.differs_since = None;
-        self.joining.patient = false;
+        self.joining.patient = None;
         let ours = self.digest();
         let differing = std::mem::take(&mut self.joining.differing);
         let candidates: Vec<MemberId> = differing

@@ -28,6 +28,8 @@ pub(super) enum Timer {
     FirstAsk(MemberId, Epoch),
     /// Ask this member once more, or give it up, if these questions (by their nonce) are still open.
     Ask(MemberId, Epoch, u64),
+    /// Drop those who have been gone for long enough.
+    Forget,
     /// Our table has differed from others' long enough.
     CatchUp,
     /// Refill, expire.
@@ -48,6 +50,7 @@ impl Timer {
             Self::Silence(..) => "silence",
             Self::FirstAsk(..) => "first-ask",
             Self::Ask(..) => "ask",
+            Self::Forget => "forget",
             Self::CatchUp => "catch-up",
             Self::Sweep => "sweep",
         }

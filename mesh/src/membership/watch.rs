@@ -37,6 +37,8 @@ pub(super) struct Peer {
     pub(super) since: Instant,
     /// When it was last heard by ourselves.
     pub(super) heard: Option<Instant>,
+    /// When others say to have heard it last; for dates alone.
+    pub(super) told: Option<Instant>,
     /// Where its last word came from.
     pub(super) from: Option<SocketAddr>,
     pub(super) asking: Option<Asking>,
@@ -60,6 +62,7 @@ impl Peer {
             standing: Standing::Alive,
             since: now,
             heard: None,
+            told: None,
             from: None,
             asking: None,
             relay: None,
@@ -253,11 +256,13 @@ impl Membership {
             self.ask(now, id, epoch);
             return;
         }
-        if let Some(peer) = self.peers.get_mut(&id) {
-            peer.standing = Standing::Down;
-            peer.since = now;
-        }
-        self.table.set_down(&id, Some(now), now);
+        let limit = self.silence_limit();
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        peer.standing = Standing::Down;
+        peer.since = now;
+        // Of whom we were only told, others have known for longer: all are to forget it at about the same time.
+        let told = peer.told.filter(|_| peer.heard.is_none()).map(|told| told + limit + ASKING);
+        self.table.set_down(&id, Some(told.map_or(now, |told| told.min(now))), now);
         self.publish(now, id, Some(EventKind::Down));
     }
 
