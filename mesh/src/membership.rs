@@ -570,9 +570,12 @@ impl Membership {
             at.set_port(port);
             found.push(at);
         }
+        // Who announces nothing but loopback can only be on this host, or nowhere.
+        let on_this_host = record.addresses.iter().all(|address| address.ip.is_loopback());
         for address in &record.addresses {
-            // Of link-local and loopback addresses only the one it was heard from is known to be its own.
-            if is_local_to_link(address.ip) || !self.is_on_link(address.ip) {
+            // Else, of link-local and loopback addresses only the one it was heard from is known to be its own.
+            let local = is_local_to_link(address.ip) && !(on_this_host && address.ip.is_loopback());
+            if local || !self.is_on_link(address.ip) {
                 continue;
             }
             let at = SocketAddr::new(address.ip, port);
