@@ -3,6 +3,7 @@
 pub mod api;
 pub mod cli;
 pub mod config;
+pub mod embed;
 pub mod endpoint;
 pub mod figures;
 pub mod http;
@@ -14,3 +15,5 @@ pub mod shed;
 pub mod shutdown;
 pub mod telemetry;
 pub mod upstream;
+
+pub use isle_mesh as mesh;

@@ -124,7 +124,7 @@ impl NodeError {
 }
 
 /// What ends when a task of the node ends.
-type Ending = (&'static str, Result<(), NodeError>);
+pub(crate) type Ending = (&'static str, Result<(), NodeError>);
 
 /// Runs a node until it is stopped by signals. Installs metrics; logging is the caller's business.
 ///
@@ -362,7 +362,7 @@ fn is_on_this_host(me: &Member, other: &Member) -> bool {
 }
 
 /// Passes every change of the table on to the readers of the API.
-async fn tell(mesh: Mesh, api: Api) -> Ending {
+pub(crate) async fn tell(mesh: Mesh, api: Api) -> Ending {
     let Ok(mut events) = mesh.subscribe().await else { return ("events", Ok(())) };
     loop {
         match events.next().await {
@@ -395,7 +395,7 @@ fn log(event: &Event) {
 }
 
 /// The mesh as the API sees it.
-struct MeshSource(Mesh);
+pub(crate) struct MeshSource(pub(crate) Mesh);
 
 impl Source for MeshSource {
     fn me(&self) -> Arc<Member> {

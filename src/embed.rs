@@ -1,0 +1,170 @@
+//! A mesh in your own program: join, announce a service with tags, watch, read the table, leave.
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use isle::embed::{self, NoService};
+//! use isle::mesh::config::MeshConfig;
+//!
+//! let config = MeshConfig {
+//!     name: "printer".to_owned(),
+//!     roles: vec!["printing".to_owned()],
+//!     tags: vec![("paper".to_owned(), "a4".to_owned())],
+//!     interfaces: vec!["lo".to_owned()], // This host alone; leave it out for all networks.
+//!     ..MeshConfig::default()
+//! };
+//! let member = embed::join(config, None, NoService).await?;
+//! let watching = member.mesh().subscribe().await?;
+//! assert!(watching.snapshot.iter().any(|member| member.has_role("printing")));
+//! member.leave().await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Every member has an HTTP listener, for others fetch its table there and have it prove its address; a program may
+//! answer requests of its own on it.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use isle_mesh::config::MeshConfig;
+use isle_mesh::identity::{Identity, IdentityError};
+use isle_mesh::member::LeaveReason;
+use isle_mesh::mesh::{JoinError, Mesh};
+use tokio::task::JoinSet;
+
+use crate::api::Api;
+use crate::http::accept::{self, App, Limits};
+use crate::http::body::Answer;
+use crate::http::connections::Connections;
+use crate::http::hosts::HostRules;
+use crate::http::listen::{self, ListenError};
+use crate::http::request::Gated;
+use crate::http::respond;
+use crate::node::tables::Tables;
+use crate::node::{MeshSource, tell};
+use crate::telemetry;
+
+/// Why a program could not join. Nothing was said.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EmbedError {
+    /// The listener could not be opened.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The key could not be read, made or raised.
+    #[error("no key")]
+    Identity(#[from] IdentityError),
+    /// The mesh could not be joined.
+    #[error("the mesh cannot be joined")]
+    Join(#[from] JoinError),
+    /// The system will not say where the listener is.
+    #[error("no listener")]
+    System(#[from] std::io::Error),
+}
+
+/// A program without requests of its own.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoService;
+
+impl App for NoService {
+    async fn answer(&self, request: Gated) -> Answer {
+        respond::no_such_path(&request.path).into_answer()
+    }
+}
+
+/// A program's membership. Leave with [`leave`](Self::leave): dropping it looks like a crash to the others.
+#[derive(Debug)]
+pub struct Embedded {
+    mesh: Mesh,
+    listens_at: SocketAddr,
+    connections: Connections,
+    tasks: JoinSet<()>,
+}
+
+/// Takes part in a mesh. `listen`: where the HTTP listener is opened, by default on any free port of every address;
+/// `config.http_port` is set from it. `service` answers what Isle itself does not.
+/// With `config.state_dir` the key is kept there, else it is a fresh one.
+///
+/// # Errors
+/// See [`EmbedError`].
+pub async fn join(
+    mut config: MeshConfig,
+    listen: Option<SocketAddr>,
+    service: impl App,
+) -> Result<Embedded, EmbedError> {
+    let listener = listen::listen(listen, 0)?;
+    let listens_at = listener.local_addr()?;
+    config.http_port = listens_at.port();
+    if config.advertise.is_empty() && !listens_at.ip().is_unspecified() {
+        config.advertise.push(listens_at.ip());
+    }
+    let identity = match config.state_dir.clone() {
+        Some(dir) => identity_in(dir).await?,
+        None => Identity::fresh()?,
+    };
+    let (mesh, task) = Mesh::join(config, identity, Arc::new(Tables))?;
+    let connections = Connections::new();
+    let api = Api::new(Arc::new(MeshSource(mesh.clone())), connections.clone(), telemetry::metrics());
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        if let Err(error) = task.await {
+            tracing::error!(%error, "the mesh ended");
+        }
+    });
+    let telling = (mesh.clone(), api.clone());
+    tasks.spawn(async move {
+        // Ends with the mesh; how that ended is said by the task above.
+        let (_, _) = tell(telling.0, telling.1).await;
+    });
+    let app = Arc::new(Both { api, service });
+    let accepting = connections.clone();
+    let hosts = HostRules::default();
+    tasks.spawn(async move { accept::serve(listener, app, hosts, Limits::default(), accepting).await });
+    Ok(Embedded { mesh, listens_at, connections, tasks })
+}
+
+/// Opening blocks on the disk.
+async fn identity_in(dir: PathBuf) -> Result<Identity, EmbedError> {
+    let opened = tokio::task::spawn_blocking(move || Identity::open(&dir)).await;
+    Ok(opened.map_err(std::io::Error::other)??)
+}
+
+impl Embedded {
+    /// The mesh: table, events, announcements.
+    #[must_use]
+    pub fn mesh(&self) -> &Mesh {
+        &self.mesh
+    }
+
+    /// Where the HTTP listener is.
+    #[must_use]
+    pub fn listens_at(&self) -> SocketAddr {
+        self.listens_at
+    }
+
+    /// Says farewell and stops. Requests in flight are finished first.
+    pub async fn leave(mut self) {
+        self.mesh.drain().await;
+        self.connections.stop();
+        self.connections.finished().await;
+        self.mesh.leave(LeaveReason::Stopped).await;
+        self.tasks.shutdown().await;
+    }
+}
+
+/// Isle's own paths first, then the program's.
+struct Both<S> {
+    api: Api,
+    service: S,
+}
+
+impl<S: App> App for Both<S> {
+    async fn answer(&self, request: Gated) -> Answer {
+        match self.api.answer(&request).await {
+            Some(answer) => answer,
+            None => self.service.answer(request).await,
+        }
+    }
+}
