@@ -142,7 +142,7 @@ pub enum Command {
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Whom to ask")]
 pub struct Ask {
-    /// Ask this node, http://HOST[:PORT]. Without it: the intermediary of this host, else one found by broadcast
+    /// Ask this node, http://HOST:PORT. Without it: the intermediary of this host, else one found by broadcast
     #[arg(long, value_name = "URL", env = "ISLE_AT", hide_env_values = true)]
     pub at: Option<String>,
     /// Look for nodes of this mesh

@@ -201,7 +201,7 @@ pub fn error(failure: &Failure) {
 /// JSON as it is printed: one line.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub fn print_json(value: &impl serde::Serialize) -> Result<bool, Failure> {
     let mut text = serde_json::to_string(value).expect("views are strings and numbers only");
     text.push('\n');

@@ -77,3 +77,24 @@ fn nobody_there_is_1_and_says_where_and_what_to_do() {
         assert!(said.stderr.lines().count() == 2, "{}", said.stderr);
     }
 }
+
+#[test]
+fn a_node_alone_serves_the_built_in_figures() {
+    let mut kitchen = Running::start(node("up", &["--listen", "127.0.0.1:0", "--name", "kitchen"]));
+    let at = http(&kitchen.line());
+    let giraffe = run(&["get", "giraffe", "--at", &at]);
+    assert_eq!(giraffe.code, Some(0), "{}", giraffe.stderr);
+    let quantities = giraffe.stdout.lines().skip(1).filter_map(|line| line.split_whitespace().next());
+    assert_eq!(quantities.map(|quantity| quantity.parse::<u32>().unwrap()).sum::<u32>(), 28);
+    assert!(giraffe.stderr.starts_with("giraffe from kitchen on local, in "), "{}", giraffe.stderr);
+    let figures = run(&["figures", "--at", &at]);
+    assert_eq!(figures.stdout.lines().count(), 1 + 17, "{}", figures.stdout);
+    let wrong = run(&["get", "girafe", "--at", &at]);
+    assert_eq!(wrong.code, Some(3));
+    assert!(wrong.stderr.contains("did you mean giraffe?"), "{}", wrong.stderr);
+    let explained = run(&["explain", "giraffe", "--at", &at]);
+    assert!(explained.stdout.contains("kitchen  local   yes"), "{}{}", explained.stdout, explained.stderr);
+    assert_eq!(run(&["explain", "girafe", "--at", &at]).code, Some(3));
+    let page = run(&["get", "giraffe", "--html", "--at", &at]);
+    assert!(page.stdout.starts_with("<!doctype html>"), "{}", page.stdout);
+}

@@ -6,4 +6,5 @@
 mod asking;
 mod harness;
 mod settings;
+mod tour;
 mod usage;

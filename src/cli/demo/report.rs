@@ -13,7 +13,7 @@ use crate::figures::text::visible;
 pub enum Form {
     /// To people on a terminal.
     People,
-    /// `ok 1 discovery members=5 ms=41`.
+    /// `ok 1 discovery equal-tables members=5 ms=41.0`.
     Lines,
     /// A JSON object a line.
     Json,
@@ -22,6 +22,8 @@ pub enum Form {
 /// What one step found.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Check {
+    /// For programs: which check of its part.
+    pub name: &'static str,
     /// For people: what is so.
     pub text: String,
     /// For programs: the numbers behind it.
@@ -35,10 +37,15 @@ pub struct Check {
 impl Check {
     /// A check that is well if `got` is `expected`.
     #[must_use]
-    pub fn same(text: impl Into<String>, expected: impl ToString, got: impl ToString) -> Self {
+    pub fn same(
+        name: &'static str,
+        text: impl Into<String>,
+        expected: impl ToString,
+        got: impl ToString,
+    ) -> Self {
         let (expected, got) = (expected.to_string(), got.to_string());
         let wrong = (expected != got).then_some((expected, got));
-        Self { text: text.into(), facts: Vec::new(), took: None, wrong }
+        Self { name, text: text.into(), facts: Vec::new(), took: None, wrong }
     }
 
     /// Adds a number.
@@ -84,7 +91,7 @@ impl Report {
     /// Lines for people alone.
     ///
     /// # Errors
-    /// As [`print`].
+    /// As [`print()`].
     pub fn say(&self, text: &str) -> Result<(), Failure> {
         if self.form == Form::People {
             print(text)?;
@@ -95,7 +102,7 @@ impl Report {
     /// Begins a part.
     ///
     /// # Errors
-    /// As [`print`].
+    /// As [`print()`].
     pub fn part(&mut self, topic: &'static str, title: &str, about: &str) -> Result<(), Failure> {
         self.part += 1;
         self.topic = topic;
@@ -106,7 +113,7 @@ impl Report {
     /// Tells a check.
     ///
     /// # Errors
-    /// As [`print`].
+    /// As [`print()`].
     pub fn check(&mut self, check: &Check) -> Result<(), Failure> {
         *(if check.wrong.is_none() { &mut self.passed } else { &mut self.failed }) += 1;
         let line = match self.form {
@@ -126,7 +133,7 @@ impl Report {
     /// Tells the sum of it.
     ///
     /// # Errors
-    /// As [`print`].
+    /// As [`print()`].
     pub fn end(&self, took: Duration) -> Result<(), Failure> {
         let (passed, failed, seconds) = (self.passed, self.failed, took.as_secs_f64());
         let line = match self.form {
@@ -148,7 +155,7 @@ impl Report {
             (Some(_), false) => ("x", Ink::Red),
         };
         let text = visible(&check.text);
-        let took = check.took.map(|took| format!("{} ms", took.as_millis())).unwrap_or_default();
+        let took = check.took.map(shown).unwrap_or_default();
         let room =
             self.screen.width.unwrap_or(80).min(80).saturating_sub(6 + width(&text)).max(took.len() + 2);
         let mut lines =
@@ -165,12 +172,12 @@ impl Report {
 
     fn as_line(&self, check: &Check) -> String {
         let word = if check.wrong.is_none() { "ok" } else { "not ok" };
-        let mut line = format!("{word} {} {}", self.part, self.topic);
+        let mut line = format!("{word} {} {} {}", self.part, self.topic, check.name);
         for (name, value) in &check.facts {
             line.push_str(&format!(" {name}={}", visible(value).replace(' ', "_")));
         }
         if let Some(took) = check.took {
-            line.push_str(&format!(" ms={}", took.as_millis()));
+            line.push_str(&format!(" ms={:.1}", took.as_secs_f64() * 1000.0));
         }
         if let Some((expected, got)) = &check.wrong {
             line.push_str(&format!(" expected={:?} got={:?}", visible(expected), visible(got)));
@@ -185,7 +192,7 @@ impl Report {
             .map(|(name, value)| ((*name).to_owned(), Value::from(value.clone())))
             .collect();
         let mut line = json!({
-            "ok": check.wrong.is_none(), "part": self.part, "topic": self.topic, "text": check.text,
+            "ok": check.wrong.is_none(), "part": self.part, "topic": self.topic, "check": check.name, "text": check.text,
             "facts": facts, "ms": check.took.map(millis),
         });
         if let Some((expected, got)) = &check.wrong {
@@ -194,6 +201,12 @@ impl Report {
         }
         format!("{}\n", plain_json(&line.to_string()))
     }
+}
+
+/// Whole milliseconds, but for the first ten.
+fn shown(took: Duration) -> String {
+    let ms = took.as_secs_f64() * 1000.0;
+    if ms < 9.95 { format!("{ms:.1} ms") } else { format!("{ms:.0} ms") }
 }
 
 fn millis(time: Duration) -> u64 {
@@ -211,15 +224,16 @@ mod tests {
 
     #[test]
     fn a_check_is_told_to_people_and_to_programs() {
-        let well =
-            Check::same("0 of 200 requests failed", 0, 0).fact("asked", 200).took(Duration::from_millis(41));
-        assert_eq!(report(Form::Lines).as_line(&well), "ok 4 crash asked=200 ms=41\n");
+        let well = Check::same("failures", "0 of 200 requests failed", 0, 0)
+            .fact("asked", 200)
+            .took(Duration::from_millis(41));
+        assert_eq!(report(Form::Lines).as_line(&well), "ok 4 crash failures asked=200 ms=41.0\n");
         let told = report(Form::People).for_people(&well);
         assert_eq!(told.trim_end(), format!("    ✓ 0 of 200 requests failed{:>50}", "41 ms"));
-        let bad = Check::same("0 of 200 requests failed", "0 failed", "2 failed");
+        let bad = Check::same("failures", "0 of 200 requests failed", "0 failed", "2 failed");
         assert_eq!(
             report(Form::Lines).as_line(&bad),
-            "not ok 4 crash expected=\"0 failed\" got=\"2 failed\"\n"
+            "not ok 4 crash failures expected=\"0 failed\" got=\"2 failed\"\n"
         );
         assert_eq!(
             report(Form::People).for_people(&bad),

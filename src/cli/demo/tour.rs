@@ -73,7 +73,8 @@ async fn discovery(island: &mut Island, report: &mut Report, started: Instant) -
     let equal = equal.await.map(|()| started.elapsed());
     let got = if equal.is_some() { "equal".to_owned() } else { described(&tables(island).await) };
     let check =
-        Check::same(format!("{all} members; all {all} tables are equal"), "equal", got).fact("members", all);
+        Check::same("equal-tables", format!("{all} members; all {all} tables are equal"), "equal", got)
+            .fact("members", all);
     report
         .check(&check.fact("ready_ms", ready.as_millis()).took(equal.unwrap_or_else(|| started.elapsed())))?;
     Ok(())
@@ -90,7 +91,7 @@ async fn figures(island: &Island, report: &mut Report) -> Result<(), TourError> 
         Err(error) => (error.to_string(), String::new()),
     };
     let text = format!("{pieces} pieces from {from}, through {}", HUBS[0]);
-    report.check(&Check::same(text, 28, &pieces).fact("pieces", &pieces).took(took))?;
+    report.check(&Check::same("giraffe", text, 28, &pieces).fact("pieces", &pieces).took(took))?;
     let start = Instant::now();
     let mut wrong = Vec::new();
     for figure in island.figures() {
@@ -100,7 +101,9 @@ async fn figures(island: &Island, report: &mut Report) -> Result<(), TourError> 
     }
     let all = island.figures().len();
     let text = format!("all {all} figures arrive piece by piece as they are in their files");
-    report.check(&Check::same(text, "", wrong.join(", ")).fact("figures", all).took(start.elapsed()))?;
+    report.check(
+        &Check::same("all-figures", text, "", wrong.join(", ")).fact("figures", all).took(start.elapsed()),
+    )?;
     Ok(())
 }
 
@@ -119,7 +122,9 @@ async fn shares(island: &Island, report: &mut Report) -> Result<(), TourError> {
     let text = format!("{total} pieces from {from}, put together by {}", HUBS[1]);
     let got = format!("{} from {from}", if is_whole { "whole" } else { "incomplete" });
     report.check(
-        &Check::same(text, format!("whole from {}", PIECES.join(", ")), got).fact("shares", 3).took(took),
+        &Check::same("whole", text, format!("whole from {}", PIECES.join(", ")), got)
+            .fact("shares", 3)
+            .took(took),
     )?;
     Ok(())
 }
@@ -141,7 +146,7 @@ async fn crash(island: &mut Island, report: &mut Report) -> Result<(), TourError
     let known = until(TABLE_WITHIN, async || stands(island, &dead, "down").await.then_some(())).await;
     let took = start.elapsed();
     let got = if known.is_some() { "down".to_owned() } else { standings(island, &dead).await };
-    report.check(&Check::same(format!("everybody calls {victim} down"), "down", got).took(took))?;
+    report.check(&Check::same("down", format!("everybody calls {victim} down"), "down", got).took(took))?;
     more(&load, BEFORE_AND_AFTER).await;
     told(report, &load.stop().await)?;
 
@@ -155,13 +160,13 @@ async fn crash(island: &mut Island, report: &mut Report) -> Result<(), TourError
         Ok(_) => "a figure".to_owned(),
     };
     let text = format!("{SPLIT} cannot be had, and the answer says which share is missing");
-    report.check(&Check::same(text, "503 without 3/3", missing).took(start.elapsed()))?;
+    report.check(&Check::same("missing-share", text, "503 without 3/3", missing).took(start.elapsed()))?;
     let start = Instant::now();
     island.restart(victim).await?;
     let back = until(TABLE_WITHIN, async || asked(&hub, SPLIT).await.ok()).await;
     let got = if back.is_some() { "whole" } else { "missing" };
     report.check(
-        &Check::same(format!("{victim} is started again: {SPLIT} is whole"), "whole", got)
+        &Check::same("restarted", format!("{victim} is started again: {SPLIT} is whole"), "whole", got)
             .took(start.elapsed()),
     )?;
     Ok(())
@@ -186,10 +191,10 @@ async fn hand_over(island: &mut Island, report: &mut Report) -> Result<(), TourE
     let outcome = load.stop().await;
     let got = status.code().map_or_else(|| status.to_string(), |code| code.to_string());
     let text = format!("{leaves} finished what it had, and left");
-    report.check(&Check::same(text, 0, got).fact("told_to_reconnect", outcome.closing).took(took))?;
+    report.check(&Check::same("left", text, 0, got).fact("told_to_reconnect", outcome.closing).took(took))?;
     let moved = format!("clients went on with {stays}");
     let got = if outcome.moved > 0 { "moved" } else { "not moved" };
-    report.check(&Check::same(moved, "moved", got).fact("moved", outcome.moved))?;
+    report.check(&Check::same("moved", moved, "moved", got).fact("moved", outcome.moved))?;
     told(report, &outcome)
 }
 
@@ -203,13 +208,15 @@ async fn farewells(island: &mut Island, report: &mut Report) -> Result<(), TourE
     let known = until(TABLE_WITHIN, async || stands(island, &id, "left").await.then_some(())).await;
     let took = start.elapsed();
     let got = if known.is_some() { "left".to_owned() } else { standings(island, &id).await };
-    report.check(&Check::same(format!("everybody heard the farewell of {first}"), "left", got).took(took))?;
+    report.check(
+        &Check::same("farewell", format!("everybody heard the farewell of {first}"), "left", got).took(took),
+    )?;
     node.ended(LEAVES_WITHIN).await?;
     let page: MembersPage = island.node(HUBS[1]).client().json("/members").await?;
     let down: Vec<_> =
         page.members.iter().filter(|member| member.standing == "down").map(|member| &*member.name).collect();
     let text = format!("{} alone was ever lost, the one that was killed", PIECES[2]);
-    report.check(&Check::same(text, PIECES[2], down.join(", ")))?;
+    report.check(&Check::same("nobody-lost", text, PIECES[2], down.join(", ")))?;
     let start = Instant::now();
     let rest = std::mem::take(island.nodes_mut());
     rest.iter().for_each(|node| node.interrupt());
@@ -222,7 +229,9 @@ async fn farewells(island: &mut Island, report: &mut Report) -> Result<(), TourE
         }
     }
     let text = format!("the other {left} left, too");
-    report.check(&Check::same(text, "", unwell.join(", ")).fact("left", left).took(start.elapsed()))?;
+    report.check(
+        &Check::same("all-left", text, "", unwell.join(", ")).fact("left", left).took(start.elapsed()),
+    )?;
     Ok(())
 }
 
@@ -234,7 +243,9 @@ fn told(report: &mut Report, outcome: &Outcome) -> Result<(), TourError> {
         examples => format!("{} failed: {}", outcome.failed, examples.join("; ")),
     };
     report.check(
-        &Check::same(text, "0 failed", got).fact("asked", outcome.asked).fact("failed", outcome.failed),
+        &Check::same("failures", text, "0 failed", got)
+            .fact("asked", outcome.asked)
+            .fact("failed", outcome.failed),
     )?;
     Ok(())
 }
