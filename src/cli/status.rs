@@ -134,18 +134,21 @@ fn shown(screen: Screen, page: &MembersPage, ready: &ReadyView, troubles: &[Trou
 }
 
 fn about_island(page: &MembersPage, island: &IslandView, ready: &ReadyView) -> String {
-    let mut counts = [Stand::Alive, Stand::Draining, Stand::Unreachable, Stand::Suspect, Stand::Down]
-        .map(|stand| (stand, 0));
-    for member in page.members.iter().filter(|member| member.island == island.name) {
-        let stand = Stand::of(member);
-        counts.iter_mut().filter(|(of, _)| *of == stand).for_each(|(_, count)| *count += 1);
+    let count = |of: &[Stand]| -> String {
+        let here = page.members.iter().filter(|member| member.island == island.name).map(Stand::of);
+        let here: Vec<_> = here.collect();
+        let counts = of.iter().map(|stand| (here.iter().filter(|of| *of == stand).count(), stand.word()));
+        let counts: Vec<_> =
+            counts.filter(|(count, _)| *count > 0).map(|(count, word)| format!("{count} {word}")).collect();
+        counts.join(", ")
+    };
+    let here = count(&[Stand::Alive, Stand::Draining, Stand::Unreachable, Stand::Suspect]);
+    let mut text = format!("{}: {here}", counted(island.members, "member", "members"));
+    // Not counted as members any more, but somebody may want them back.
+    let down = count(&[Stand::Down]);
+    if !down.is_empty() {
+        text.push_str(&format!("; {down}"));
     }
-    let counts: Vec<_> = counts
-        .iter()
-        .filter(|(_, count)| *count > 0)
-        .map(|(stand, count)| format!("{count} {}", stand.word()))
-        .collect();
-    let mut text = format!("{}: {}", counted(island.members, "member", "members"), counts.join(", "));
     if island.name == page.me.island {
         let complete =
             ready.checks.iter().find(|check| check.check == "table-complete").is_none_or(|check| check.ok);
