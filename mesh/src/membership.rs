@@ -201,6 +201,8 @@ pub struct Membership {
     table: Table,
     peers: BTreeMap<MemberId, Peer>,
     timers: Timers,
+    /// Counts silence timers.
+    watches: u64,
     rates: Rates,
     interfaces: Vec<Interface>,
     advertise: Vec<Address>,
@@ -256,6 +258,7 @@ impl Membership {
             table: Table::default(),
             peers: BTreeMap::new(),
             timers: Timers::default(),
+            watches: 0,
             rates: Rates::default(),
             interfaces: Vec::new(),
             advertise: settings.advertise,
@@ -383,7 +386,11 @@ impl Membership {
                 self.accept(now, word, Some(from))
             }
             Message::Beacon(beacon) => {
-                self.accept(now, word, Some(from))?;
+                let accepted = self.accept(now, word, Some(from));
+                if accepted == Err(Refused::Unasked) {
+                    self.hear_unknown(now);
+                }
+                accepted?;
                 self.compare_digest(now, header.author, beacon.digest);
                 Ok(())
             }
@@ -438,7 +445,7 @@ impl Membership {
             peer.from = Some(source.addr);
         }
         match advance {
-            Advance::Joined => self.has_joined(now, id, word, from),
+            Advance::Joined => self.has_joined(now, id, from),
             Advance::Record => self.has_news(now, id, word, from),
             Advance::Pulse => {
                 if from.is_some() {
@@ -455,8 +462,7 @@ impl Membership {
         self.table.get(id).is_some_and(|entry| entry.duplicate)
     }
 
-    fn has_joined(&mut self, now: Instant, id: MemberId, word: &Verified<Word>, from: Option<Source>) {
-        let epoch = word.header.stamp.epoch;
+    fn has_joined(&mut self, now: Instant, id: MemberId, from: Option<Source>) {
         if let Some(peer) = self.peers.get_mut(&id) {
             let source = peer.from;
             *peer = Peer::new(now);
@@ -465,8 +471,8 @@ impl Membership {
         }
         self.consider_island(now, id, from.is_some());
         self.publish(now, id, Some(EventKind::Joined));
-        self.arm_silence(now, id, epoch);
-        self.arm_first_ping(now, id, epoch);
+        self.arm_silence(now, id);
+        self.arm_first_ping(now, id);
         // So that a newcomer knows us without waiting for our next turn; others' tables have us already.
         if from.is_some() {
             self.beacon_soon(now);
@@ -486,8 +492,7 @@ impl Membership {
         }
         let epoch = word.header.stamp.epoch;
         if self.peers.get(&id).and_then(|peer| peer.view.as_ref()).is_some_and(|m| m.stamp.epoch != epoch) {
-            // Timers of its last life mean nothing any more.
-            self.arm_silence(now, id, epoch);
+            self.watch_new_life(now, id);
         }
         self.consider_island(now, id, from.is_some());
         if self.has_moved_away(&id) {
@@ -634,10 +639,11 @@ impl Membership {
                 Timer::Refresh => self.refresh_record(now),
                 Timer::Copy(bytes) => self.send_copy(bytes),
                 Timer::Relay(id) => self.relay(id),
-                Timer::Silence(id, epoch) => self.check_silence(now, id, epoch),
-                Timer::FirstAsk(id, epoch) => self.ask_first(now, id, epoch),
+                Timer::Silence(id, watch) => self.check_silence(now, id, watch),
+                Timer::FirstAsk(id) => self.ask_first(now, id),
                 Timer::Ask(id, epoch, nonce) => self.ask_again(now, id, epoch, nonce),
                 Timer::CatchUp => self.catch_up(now),
+                Timer::Overdue(id) => self.overdue(now, id),
                 Timer::Forget => self.forget_gone(now),
                 Timer::Sweep => self.sweep(now),
             }

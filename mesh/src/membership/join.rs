@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use super::{Destination, Fetch, Membership, Source, Timer};
-use crate::member::{MemberId, Stamp};
+use crate::member::{MemberId, Stamp, Standing};
 use crate::verify::Refused;
 use crate::wire::{Cookie, Header, Hello, Message, Offer, kind};
 
@@ -21,6 +21,14 @@ const HELLOS: [Duration; 5] = [
 ];
 /// Nobody has answered by then: nobody is there.
 const NOBODY: Duration = Duration::from_millis(500);
+/// A node that knows nobody, but hears somebody, asks again this often.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
+/// When a first table could not be had it is asked again after this, and after twice this. Guessed.
+const ASK_SOON: Duration = Duration::from_millis(300);
+/// After so long a start goes on without a table: the digests will bring it.
+const START_MAX: Duration = Duration::from_secs(5);
+/// A table that has not come within this is asked for elsewhere too: 20,000 members take half of it.
+const FETCH_PATIENCE: Duration = Duration::from_secs(2);
 /// So many members answer each attempt.
 const ANSWERS: usize = 3;
 /// A difference between tables must last so long: most end by themselves.
@@ -48,6 +56,8 @@ pub(super) struct Joining {
     cookie: Option<[u8; 16]>,
     greeted: Vec<SocketAddr>,
     offered: bool,
+    /// When the last round of hellos began.
+    asked: Option<Instant>,
     complete: bool,
     offers: BTreeMap<MemberId, (u64, SocketAddr)>,
     fetching: Option<MemberId>,
@@ -69,6 +79,7 @@ impl Joining {
             cookie: None,
             greeted: Vec::new(),
             offered: false,
+            asked: None,
             complete: false,
             offers: BTreeMap::new(),
             fetching: None,
@@ -116,12 +127,50 @@ impl Membership {
     /// Asks who is there, on every path.
     pub(super) fn begin_joining(&mut self, now: Instant) {
         self.joining.offered = false;
+        self.joining.asked = Some(now);
         self.timers.disarm(|timer| matches!(timer, Timer::Hello(_) | Timer::NobodyThere));
         for (attempt, after) in (1..).zip(&HELLOS[1..]) {
             self.timers.arm(now + *after, Timer::Hello(attempt));
         }
         self.timers.arm(now + NOBODY, Timer::NobodyThere);
         self.say_hello(0);
+    }
+
+    /// Somebody speaks of whom we know nothing. Whoever knows nobody asks again who is there: all that was to tell it
+    /// at its start may have been lost, and records are repeated only every 30 s.
+    pub(super) fn hear_unknown(&mut self, now: Instant) {
+        let has_company =
+            || self.peers.values().any(|peer| peer.standing == Standing::Alive && peer.heard.is_some());
+        let lately = self.joining.asked.is_some_and(|at| now < at + ASK_AGAIN);
+        if self.joining.complete && !lately && self.joining.fetching.is_none() && !has_company() {
+            self.begin_joining(now);
+        }
+    }
+
+    /// The first tables could not be had: asks again soon, and after a while goes on without.
+    fn ask_again_soon(&mut self, now: Instant) {
+        if now.saturating_duration_since(self.started) >= START_MAX {
+            self.joining.complete = true;
+            return;
+        }
+        self.joining.offered = false;
+        self.timers.arm(now + ASK_SOON, Timer::Hello(0));
+        self.timers.arm(now + 2 * ASK_SOON, Timer::Hello(1));
+        self.timers.arm(now + 2 * ASK_SOON + NOBODY, Timer::NobodyThere);
+    }
+
+    /// Wishes for a table; whoever stands still and does not give it within a while is passed over.
+    fn wish(&mut self, now: Instant, from: MemberId, at: Vec<SocketAddr>) {
+        self.joining.fetching = Some(from);
+        self.timers.arm(now + FETCH_PATIENCE, Timer::Overdue(from));
+        self.fetches.push_back(Fetch { from, at });
+    }
+
+    /// A table has not come yet; should it come later it is merged all the same.
+    pub(super) fn overdue(&mut self, now: Instant, from: MemberId) {
+        if self.joining.fetching == Some(from) {
+            self.fetch_failed(now, from);
+        }
     }
 
     /// Seeds and remembered members to be asked besides, at their discovery port.
@@ -309,20 +358,19 @@ impl Membership {
             (at, _) => at,
         };
         self.joining.offers.insert(id, (offer.digest, at));
-        self.fetch_offered();
+        self.fetch_offered(now);
         Ok(())
     }
 
     /// Fetches from the first offer, later from those that differ from what we have by then.
-    fn fetch_offered(&mut self) {
+    fn fetch_offered(&mut self, now: Instant) {
         if self.joining.fetching.is_some() {
             return;
         }
         let ours = self.digest();
         while let Some((id, (digest, at))) = self.joining.offers.pop_first() {
             if !self.joining.complete || digest != ours {
-                self.joining.fetching = Some(id);
-                self.fetches.push_back(Fetch { from: id, at: vec![at] });
+                self.wish(now, id, vec![at]);
                 return;
             }
         }
@@ -338,7 +386,7 @@ impl Membership {
         } else {
             self.joining.unhelpful.remove(&from);
         }
-        self.fetch_offered();
+        self.fetch_offered(now);
     }
 
     /// A fetch came to nothing; the next in line is asked.
@@ -347,9 +395,9 @@ impl Membership {
             self.joining.fetching = None;
         }
         self.was_unhelpful(now, from);
-        self.fetch_offered();
-        if self.joining.fetching.is_none() {
-            self.joining.complete = true;
+        self.fetch_offered(now);
+        if self.joining.fetching.is_none() && !self.joining.complete {
+            self.ask_again_soon(now);
         }
     }
 
@@ -422,7 +470,6 @@ impl Membership {
         }
         let chosen = candidates[rand::RngExt::random_range(&mut self.rng, 0..candidates.len())];
         let Some(view) = self.peers.get(&chosen).and_then(|peer| peer.view.clone()) else { return };
-        self.joining.fetching = Some(chosen);
-        self.fetches.push_back(Fetch { from: chosen, at: view.http_addresses.clone() });
+        self.wish(now, chosen, view.http_addresses.clone());
     }
 }

@@ -22,12 +22,14 @@ pub(super) enum Timer {
     Copy(Bytes),
     /// Pass on somebody's draining or farewell.
     Relay(MemberId),
-    /// Has this member been silent for too long?
-    Silence(MemberId, Epoch),
+    /// Has this member been silent for too long? Only the latest of a member counts, by its number.
+    Silence(MemberId, u64),
     /// Ask this newcomer for the first time.
-    FirstAsk(MemberId, Epoch),
+    FirstAsk(MemberId),
     /// Ask this member once more, or give it up, if these questions (by their nonce) are still open.
     Ask(MemberId, Epoch, u64),
+    /// This member should have given its table by now.
+    Overdue(MemberId),
     /// Drop those who have been gone for long enough.
     Forget,
     /// Our table has differed from others' long enough.
@@ -48,8 +50,9 @@ impl Timer {
             Self::Copy(_) => "copy",
             Self::Relay(_) => "relay",
             Self::Silence(..) => "silence",
-            Self::FirstAsk(..) => "first-ask",
+            Self::FirstAsk(_) => "first-ask",
             Self::Ask(..) => "ask",
+            Self::Overdue(_) => "overdue",
             Self::Forget => "forget",
             Self::CatchUp => "catch-up",
             Self::Sweep => "sweep",

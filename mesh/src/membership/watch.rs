@@ -37,6 +37,8 @@ pub(super) struct Peer {
     pub(super) since: Instant,
     /// When it was last heard by ourselves.
     pub(super) heard: Option<Instant>,
+    /// Number of its silence timer: others are stale.
+    watch: u64,
     /// When others say to have heard it last; for dates alone.
     pub(super) told: Option<Instant>,
     /// Where its last word came from.
@@ -62,6 +64,7 @@ impl Peer {
             standing: Standing::Alive,
             since: now,
             heard: None,
+            watch: 0,
             told: None,
             from: None,
             asking: None,
@@ -78,15 +81,20 @@ impl Membership {
         SILENCE_MIN.max(self.beacon_period() * SILENCE_PERIODS)
     }
 
-    pub(super) fn arm_silence(&mut self, now: Instant, id: MemberId, epoch: Epoch) {
-        let limit = self.silence_limit();
-        self.timers.arm(now + limit / 2, Timer::Silence(id, epoch));
+    /// Starts to listen for silence; what was armed for this member before is stale from here on.
+    pub(super) fn arm_silence(&mut self, now: Instant, id: MemberId) {
+        let at = now + self.silence_limit() / 2;
+        self.watches += 1;
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.watch = self.watches;
+            self.timers.arm(at, Timer::Silence(id, self.watches));
+        }
     }
 
-    pub(super) fn arm_first_ping(&mut self, now: Instant, id: MemberId, epoch: Epoch) {
+    pub(super) fn arm_first_ping(&mut self, now: Instant, id: MemberId) {
         let spread = FIRST_PING_EACH * u32::try_from(self.table.len()).unwrap_or(u32::MAX);
         let wait = self.up_to(spread);
-        self.timers.arm(now + wait, Timer::FirstAsk(id, epoch));
+        self.timers.arm(now + wait, Timer::FirstAsk(id));
     }
 
     /// A pulse of `id` came from itself.
@@ -117,9 +125,7 @@ impl Membership {
             self.counters.false_suspicions += 1;
         }
         self.table.set_down(&id, None, now);
-        if let Some(epoch) = self.epoch_of(&id) {
-            self.arm_silence(now, id, epoch);
-        }
+        self.arm_silence(now, id);
         self.publish(now, id, Some(EventKind::Back));
         true
     }
@@ -138,8 +144,16 @@ impl Membership {
 
     /// A connection to it was refused or reset: asked at once, but never given up for that alone.
     pub fn refused_connection(&mut self, now: Instant, id: MemberId) {
-        if let Some(epoch) = self.epoch_of(&id) {
-            self.ask(now, id, epoch);
+        self.ask(now, id);
+    }
+
+    /// It has begun a new life: timers of the last one mean nothing any more.
+    pub(super) fn watch_new_life(&mut self, now: Instant, id: MemberId) {
+        self.arm_silence(now, id);
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        peer.asking = None;
+        if peer.standing == Standing::Suspect {
+            self.ask(now, id);
         }
     }
 
@@ -154,30 +168,31 @@ impl Membership {
             && self.peers.get(id).is_some_and(|peer| !peer.standing.is_gone())
     }
 
-    pub(super) fn check_silence(&mut self, now: Instant, id: MemberId, epoch: Epoch) {
-        if !self.concerns(&id, epoch) {
+    pub(super) fn check_silence(&mut self, now: Instant, id: MemberId, watch: u64) {
+        let watched = |peer: &&Peer| peer.watch == watch && peer.standing == Standing::Alive;
+        if self.peers.get(&id).filter(watched).is_none() {
             return;
         }
         let limit = self.silence_limit();
         let Some(peer) = self.peers.get(&id) else { return };
         let since = peer.heard.unwrap_or(peer.known);
         if now < since + limit / 2 {
-            self.timers.arm(since + limit / 2, Timer::Silence(id, epoch));
+            self.timers.arm(since + limit / 2, Timer::Silence(id, watch));
             return;
         }
         if now < since + limit {
             // Asked in private before it is doubted in public: whoever hears no broadcasts lives on this.
-            self.ask(now, id, epoch);
-            self.timers.arm(since + limit, Timer::Silence(id, epoch));
+            self.ask(now, id);
+            self.timers.arm(since + limit, Timer::Silence(id, watch));
             return;
         }
         if let Some(until) = self.doubt_until.filter(|until| *until > now) {
-            self.timers.arm(until, Timer::Silence(id, epoch));
+            self.timers.arm(until, Timer::Silence(id, watch));
             return;
         }
         if self.many_fell_silent(now, limit) {
             self.doubt_until = Some(now + DOUBT);
-            self.timers.arm(now + DOUBT, Timer::Silence(id, epoch));
+            self.timers.arm(now + DOUBT, Timer::Silence(id, watch));
             return;
         }
         self.counters.suspicions += 1;
@@ -187,7 +202,7 @@ impl Membership {
             peer.asking = None;
         }
         self.publish(now, id, Some(EventKind::Suspect));
-        self.ask(now, id, epoch);
+        self.ask(now, id);
     }
 
     /// More than 30 % of at least four silent together, and not yet doubted for it: we may be the deaf one.
@@ -209,15 +224,16 @@ impl Membership {
     }
 
     /// A newcomer is asked once, unless it has proven itself by then.
-    pub(super) fn ask_first(&mut self, now: Instant, id: MemberId, epoch: Epoch) {
+    pub(super) fn ask_first(&mut self, now: Instant, id: MemberId) {
         if !self.table.get(&id).is_some_and(|entry| entry.proven) {
-            self.ask(now, id, epoch);
+            self.ask(now, id);
         }
     }
 
     /// The first question to `id`, unless it is being asked already.
-    fn ask(&mut self, now: Instant, id: MemberId, epoch: Epoch) {
+    fn ask(&mut self, now: Instant, id: MemberId) {
         let nonce = self.rng.random();
+        let Some(epoch) = self.epoch_of(&id) else { return };
         if !self.concerns(&id, epoch) {
             return;
         }
@@ -238,7 +254,7 @@ impl Membership {
         if asking.sent >= ASKS {
             peer.asking = None;
             if suspect {
-                self.give_up(now, id, epoch);
+                self.give_up(now, id);
             }
             return;
         }
@@ -250,10 +266,10 @@ impl Membership {
         self.timers.arm(now + wait, Timer::Ask(id, epoch, nonce));
     }
 
-    fn give_up(&mut self, now: Instant, id: MemberId, epoch: Epoch) {
+    fn give_up(&mut self, now: Instant, id: MemberId) {
         // While we doubt our own ears no verdict falls; the questions begin anew.
         if self.doubt_until.is_some_and(|until| until > now) {
-            self.ask(now, id, epoch);
+            self.ask(now, id);
             return;
         }
         let limit = self.silence_limit();
