@@ -181,8 +181,9 @@ impl Shared {
                 event = events.next() => match event {
                     Ok(event) => {
                         let stops = matches!(event.kind, EventKind::Draining | EventKind::Down | EventKind::Left);
-                        if stops && !event.member.is_self {
+                        if stops {
                             // It waits until its connections are done: ours are, as far as we are concerned.
+                            // So are those of this node to itself, or it would wait for itself.
                             self.upstreams.close(&event.member.http_addresses);
                         }
                     }
