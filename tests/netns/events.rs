@@ -1,11 +1,12 @@
 //! What a node says on `GET /events`, each event with the moment of its arrival here.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use serde_json::Value;
 
 use crate::client::Connection;
@@ -55,7 +56,7 @@ impl EventLog {
         let log = Self { whose: whose.to_owned(), shared: Arc::default() };
         let (background, from) = (log.clone(), from.clone());
         thread::spawn(move || {
-            let _ = background.read(&from, to, Instant::now() + patience);
+            let _ = background.read(from, to, Instant::now() + patience);
             let (state, changed) = &*background.shared;
             state.lock().expect("nothing panics while holding it").ended = Some(Instant::now());
             changed.notify_all();
@@ -63,15 +64,17 @@ impl EventLog {
         log
     }
 
-    fn read(&self, from: &Host, to: SocketAddr, until: Instant) -> Result<()> {
+    fn read(&self, from: Host, to: SocketAddr, until: Instant) -> Result<()> {
         let mut connection = loop {
-            match Connection::open(from, to) {
+            match Connection::open(&from, to) {
                 Ok(connection) => break connection,
                 Err(error) if Instant::now() > until => bail!("no connection: {error}"),
                 // Only a refusal comes back at once; a pause keeps the node's own start undisturbed.
                 Err(_) => thread::sleep(Duration::from_millis(1)),
             }
         };
+        // The stream alone is kept, so that its host may go.
+        drop(from);
         connection.send(
             format!("GET /events HTTP/1.1\r\nHost: {to}\r\nAccept: text/event-stream\r\n\r\n").as_bytes(),
         )?;
@@ -123,7 +126,7 @@ impl EventLog {
         patience: Duration,
         mut fits: impl FnMut(&Seen) -> bool,
     ) -> Result<Seen> {
-        self.fold(what, patience, |_, seen| fits(seen).then(|| seen.clone()))
+        self.fold(what, patience, |seen| fits(seen).then(|| seen.clone()))
     }
 
     /// Waits until `done` says so, fed with each event in order, from the first on.
@@ -131,7 +134,7 @@ impl EventLog {
         &self,
         what: &str,
         patience: Duration,
-        mut done: impl FnMut(usize, &Seen) -> Option<T>,
+        mut done: impl FnMut(&Seen) -> Option<T>,
     ) -> Result<T> {
         let until = Instant::now() + patience;
         let (state, changed) = &*self.shared;
@@ -139,7 +142,7 @@ impl EventLog {
         let mut next = 0;
         loop {
             while let Some(seen) = log.seen.get(next) {
-                if let Some(found) = done(next, seen) {
+                if let Some(found) = done(seen) {
                     return Ok(found);
                 }
                 next += 1;
@@ -166,8 +169,8 @@ impl EventLog {
     /// Waits until this many members besides the node itself are listed and alive, as snapshot and events tell;
     /// returns when that was.
     pub(crate) fn listing(&self, others: usize, patience: Duration) -> Result<Instant> {
-        let mut listed = std::collections::BTreeSet::new();
-        self.fold(&format!("{others} others listed"), patience, |_, seen| {
+        let mut listed = BTreeSet::new();
+        self.fold(&format!("{others} others listed"), patience, |seen| {
             if seen.kind == "snapshot" {
                 let own = seen.data["self"]["id"].clone();
                 let members = seen.data["members"].as_array().map(Vec::as_slice).unwrap_or_default();
@@ -186,10 +189,42 @@ impl EventLog {
         })
     }
 
+    /// Fails unless what was said of each member makes sense in its order: nobody leaves twice, comes back without
+    /// having been doubted, or is doubted after its farewell.
+    pub(crate) fn demand_sense(&self) -> Result<()> {
+        let mut standings: BTreeMap<String, String> = BTreeMap::new();
+        for seen in self.all() {
+            if seen.kind == "snapshot" {
+                let members = seen.data["members"].as_array().cloned().unwrap_or_default();
+                standings
+                    .extend(members.iter().map(|member| (text(&member["id"]), text(&member["standing"]))));
+                continue;
+            }
+            let member = &seen.data["member"];
+            let before = standings.get(&text(&member["id"])).map_or("unknown", String::as_str);
+            let makes_sense = match seen.kind.as_str() {
+                "joined" => matches!(before, "unknown" | "left"),
+                "updated" | "draining" => !matches!(before, "unknown" | "left"),
+                "suspect" => before == "alive",
+                "down" => matches!(before, "alive" | "suspect"),
+                "back" => matches!(before, "suspect" | "down"),
+                "left" => matches!(before, "alive" | "suspect" | "down"),
+                _ => true,
+            };
+            ensure!(makes_sense, "{} says {} of one that was {before}", self.whose, seen.brief());
+            standings.insert(text(&member["id"]), text(&member["standing"]));
+        }
+        Ok(())
+    }
+
     /// Everything so far.
     pub(crate) fn all(&self) -> Vec<Seen> {
         self.shared.0.lock().expect("nothing panics while holding it").seen.clone()
     }
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
 }
 
 /// Down or left.

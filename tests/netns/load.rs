@@ -11,6 +11,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use anyhow::{Result, ensure};
+
 use crate::client::{Answer, Connection};
 use crate::network::Host;
 
@@ -43,15 +45,15 @@ pub(crate) struct Outcome {
     pub(crate) closes: u64,
     /// Connections refused, and asked for elsewhere.
     pub(crate) refused: u64,
-    /// How long right answers took.
-    pub(crate) latencies: Vec<Duration>,
+    /// How long right answers took, by status.
+    pub(crate) latencies: BTreeMap<u16, Vec<Duration>>,
     /// Who served, by `Isle-Served-By`.
     pub(crate) served_by: BTreeMap<String, Vec<Instant>>,
 }
 
 impl Outcome {
     /// The first failures, for an error message.
-    pub(crate) fn complaint(&self, since: Instant) -> String {
+    fn complaint(&self, since: Instant) -> String {
         let shown: Vec<String> = self
             .failures
             .iter()
@@ -66,12 +68,26 @@ impl Outcome {
         self.right + self.failures.len() as u64
     }
 
+    /// How many right answers had this status.
+    pub(crate) fn count(&self, status: u16) -> usize {
+        self.latencies.get(&status).map_or(0, Vec::len)
+    }
+
+    /// Fails unless everything was right; tells what was not, counted from `since`.
+    pub(crate) fn demand_flawless(&self, since: Instant) -> Result<()> {
+        ensure!(self.failures.is_empty(), "{}", self.complaint(since));
+        ensure!(self.right > 0, "nothing was asked");
+        Ok(())
+    }
+
     fn add(&mut self, other: Self) {
         self.right += other.right;
         self.failures.extend(other.failures);
         self.closes += other.closes;
         self.refused += other.refused;
-        self.latencies.extend(other.latencies);
+        for (status, took) in other.latencies {
+            self.latencies.entry(status).or_default().extend(took);
+        }
         for (who, when) in other.served_by {
             self.served_by.entry(who).or_default().extend(when);
         }
@@ -159,7 +175,7 @@ impl Client {
         }
         (self.plan.check)(path, &answer)?;
         self.outcome.right += 1;
-        self.outcome.latencies.push(answer.took);
+        self.outcome.latencies.entry(answer.status).or_default().push(answer.took);
         Ok(())
     }
 

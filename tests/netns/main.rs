@@ -9,11 +9,10 @@
 //!
 //! Needs root, iproute2 and nftables; says that it is skipped without, or fails where `ISLE_REQUIRE_NETNS=1`.
 
-#![allow(dead_code, reason = "used by the scenarios on real nodes")]
-
 mod client;
 mod events;
 mod figures;
+mod island;
 mod load;
 mod measure;
 mod network;

@@ -125,6 +125,11 @@ impl Wire {
         self.rule(&format!("off out {port}"), cut.then(|| format!("oifname \"{port}\" drop")))
     }
 
+    /// Drops what these words of nft match, under a name of its own, or no more.
+    pub(crate) fn drop_matching(&self, matching: &str, on: bool) -> Result<()> {
+        self.rule(matching, on.then(|| format!("{matching} drop")))
+    }
+
     fn rule(&self, name: &str, rule: Option<String>) -> Result<()> {
         let mut rules = self.0.rules.lock().expect("nothing panics while holding it");
         match rule {

@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -61,13 +61,8 @@ impl Node {
         // One log for all lives of a node: a second start appends to it.
         let log = folder.join(format!("{label}.log"));
         let log_file = File::options().create(true).append(true).open(&log)?;
-        let mut command = Command::new(env!("CARGO_BIN_EXE_isle"));
-        command.args(arguments).args(["--name", label]);
-        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("ISLE_")) {
-            command.env_remove(name);
-        }
-        command.env("NO_COLOR", "1").current_dir(folder);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log_file);
+        let mut command = isle(folder, arguments);
+        command.args(["--name", label]).stdout(Stdio::piped()).stderr(log_file);
         let started = Instant::now();
         let mut child = host.enter(|| command.spawn())?.context("starting isle")?;
         let (line_out, lines) = channel();
@@ -241,6 +236,22 @@ impl Drop for Node {
     }
 }
 
+/// Runs a command that ends by itself, and returns what it said.
+pub(crate) fn command(host: &Host, folder: &Path, arguments: &[&str]) -> Result<Output> {
+    let mut command = isle(folder, arguments);
+    host.enter(|| command.output())?.with_context(|| format!("running isle {}", arguments.join(" ")))
+}
+
+/// The program with these arguments and nothing of our own environment that would steer it.
+fn isle(folder: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_isle"));
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("ISLE_")) {
+        command.env_remove(name);
+    }
+    command.args(arguments).current_dir(folder).stdin(Stdio::null());
+    command
+}
+
 /// Prints the end of every log in a folder, after a failure.
 pub(crate) fn show_logs(folder: &Path) {
     let Ok(entries) = fs::read_dir(folder) else { return };
@@ -249,7 +260,7 @@ pub(crate) fn show_logs(folder: &Path) {
     logs.sort();
     for path in logs {
         let text = fs::read_to_string(&path).unwrap_or_default();
-        println!("    --- {} ---\n{}", path.display(), tail(&text, 15));
+        println!("    --- {} ---\n{}", path.display(), tail(&text, 4000));
     }
 }
 
@@ -280,16 +291,41 @@ pub(crate) fn eventually(
     }
 }
 
-/// Waits until all nodes list the same members with the same facts, this many that are not gone.
+/// Waits until all nodes list the same members with the same facts, this many of them alive.
 pub(crate) fn agree(nodes: &[&Node], alive: usize, within: Duration) -> Result<Duration> {
+    agree_where(nodes, alive, within, |_| true)
+}
+
+/// The same, without those that are down or left: a node that came later does not list them.
+pub(crate) fn agree_on_living(nodes: &[&Node], alive: usize, within: Duration) -> Result<Duration> {
+    agree_where(nodes, alive, within, is_alive)
+}
+
+fn agree_where(
+    nodes: &[&Node],
+    alive: usize,
+    within: Duration,
+    counts: fn(&str) -> bool,
+) -> Result<Duration> {
+    let table = |node: &Node| {
+        let mut table = node.table()?;
+        table.retain(|_, facts| counts(facts));
+        anyhow::Ok(table)
+    };
     eventually(&format!("{alive} members listed alike by all"), within, || {
-        let first = nodes.first().context("no nodes")?.table()?;
-        let count = first.values().filter(|facts| facts.contains("standing=\"alive\"")).count();
-        ensure!(count == alive, "{} lists {count} of {alive}: {first:#?}", nodes[0].name());
-        for node in &nodes[1..] {
-            let other = node.table()?;
-            ensure!(other == first, "{} and {} differ: {first:#?}\n{other:#?}", nodes[0].name(), node.name());
+        let (first, others) = nodes.split_first().context("no nodes")?;
+        let expected = table(first)?;
+        let count = expected.values().filter(|facts| is_alive(facts)).count();
+        ensure!(count == alive, "{} lists {count} of {alive}: {expected:#?}", first.name());
+        for other in others {
+            let found = table(other)?;
+            let (first, other) = (first.name(), other.name());
+            ensure!(found == expected, "{first} and {other} differ: {expected:#?}\n{found:#?}");
         }
         Ok(true)
     })
+}
+
+fn is_alive(facts: &str) -> bool {
+    facts.contains("standing=\"alive\"")
 }

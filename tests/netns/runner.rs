@@ -15,6 +15,7 @@ use anyhow::Result;
 
 use crate::measure::Measures;
 use crate::network;
+use crate::node::eventually;
 
 /// One claim about real nodes on real wires.
 pub(crate) struct Scenario {
@@ -167,10 +168,13 @@ fn run(scenario: &Scenario, long: bool) -> Result<(), String> {
     if verdict.is_err() {
         crate::node::show_logs(run.folder.path());
     }
-    let left = network::own_names();
-    if !left.is_empty() {
+    // Threads of a scenario that failed may need a moment to let go of their hosts.
+    let gone =
+        eventually("no namespace left", Duration::from_secs(2), || Ok(network::own_names().is_empty()));
+    if gone.is_err() {
+        let left = network::own_names().join(", ");
         network::sweep_own();
-        return verdict.and(Err(format!("left namespaces behind: {}", left.join(", "))));
+        return verdict.and(Err(format!("left namespaces behind: {left}")));
     }
     verdict
 }

@@ -1,12 +1,36 @@
 //! The claims, by subject.
 
+mod asking;
+mod crash;
+mod figures;
+mod hostile;
+mod joining;
+mod leaving;
+mod overload;
 mod rig;
+mod rough_clients;
+mod topology;
 
 use crate::runner::Scenario;
 
 /// Every scenario, those about the rig itself first: when they fail, the others mean nothing.
 pub(crate) fn all() -> Vec<Scenario> {
-    [rig::SCENARIOS].into_iter().flatten().map(|&(name, run)| Scenario { name, run }).collect()
+    [
+        rig::SCENARIOS,
+        joining::SCENARIOS,
+        figures::SCENARIOS,
+        leaving::SCENARIOS,
+        crash::SCENARIOS,
+        overload::SCENARIOS,
+        topology::SCENARIOS,
+        asking::SCENARIOS,
+        hostile::SCENARIOS,
+        rough_clients::SCENARIOS,
+    ]
+    .into_iter()
+    .flatten()
+    .map(|&(name, run)| Scenario { name, run })
+    .collect()
 }
 
 /// A scenario as its module lists it: the claim and its proof.

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -21,7 +21,6 @@ pub(crate) struct Service {
 struct Shared {
     delay: Duration,
     at: SocketAddr,
-    stopped: AtomicBool,
     served: AtomicUsize,
     /// `Via` of each request, all fields joined.
     vias: Mutex<Vec<String>>,
@@ -34,7 +33,6 @@ impl Service {
         let shared = Arc::new(Shared {
             delay,
             at: listener.local_addr()?,
-            stopped: AtomicBool::new(false),
             served: AtomicUsize::new(0),
             vias: Mutex::default(),
         });
@@ -42,9 +40,6 @@ impl Service {
         let background = service.clone();
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                if background.shared.stopped.load(Ordering::Relaxed) {
-                    break;
-                }
                 let one = background.clone();
                 thread::spawn(move || one.serve(stream));
             }
@@ -95,12 +90,5 @@ impl Service {
             .ok()?;
             self.shared.served.fetch_add(1, Ordering::Relaxed);
         }
-    }
-
-    /// Accepts nobody any more.
-    pub(crate) fn stop(&self, host: &Host) {
-        self.shared.stopped.store(true, Ordering::Relaxed);
-        // The listener's thread wakes by one last connection, and drops the listener.
-        let _ = host.enter(|| TcpStream::connect(self.shared.at));
     }
 }

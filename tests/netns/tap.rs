@@ -13,6 +13,9 @@ use crate::network::Host;
 /// The discovery port.
 pub(crate) const DISCOVERY: u16 = 5235;
 
+/// The number of FAREWELL among the kinds of datagrams (NETWORK.md, "Messages").
+pub(crate) const FAREWELL: u8 = 8;
+
 /// Where the author's key lies in a datagram, and the byte that says its kind (NETWORK.md, "Datagrams").
 const AUTHOR: std::ops::Range<usize> = 8..40;
 const KIND: usize = 3;
@@ -22,7 +25,7 @@ const KIND: usize = 3;
 pub(crate) struct Heard {
     /// When it was read.
     pub(crate) at: Instant,
-    /// Who sent it.
+    /// Who sent it: a node's private port.
     pub(crate) from: SocketAddr,
     /// All of it.
     pub(crate) bytes: Vec<u8>,
@@ -48,12 +51,12 @@ pub(crate) struct Tap {
 }
 
 impl Tap {
-    /// Starts listening; ends when the socket's host is gone and the process with it.
+    /// Starts listening, until the last clone of this tap is dropped.
     pub(crate) fn open(host: &Host) -> Result<Self> {
         let socket = host.enter(shared_socket)?.context("a tap's socket")?;
         let tap = Self { shared: Arc::default() };
         let background = tap.clone();
-        // Ends soon after the last other holder is gone, so that the host's namespace can go too.
+        // The thread looks this often whether anybody still holds the tap.
         socket.set_read_timeout(Some(Duration::from_millis(200)))?;
         thread::spawn(move || {
             let mut buffer = [0; 2048];

@@ -1,19 +1,23 @@
 //! The rig itself: without these, the other scenarios prove nothing.
 
-use std::net::{Ipv4Addr, UdpSocket};
-use std::time::Duration;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
 use super::Claim;
+use crate::load::{Check, Load, Plan};
 use crate::network::{self, Host, Wire};
+use crate::node::eventually;
 use crate::runner::Run;
+use crate::service::Service;
 use crate::tap::{DISCOVERY, Tap, speaker};
 
 pub(super) const SCENARIOS: &[Claim] = &[
     ("rig::a_broadcast_reaches_every_host_of_its_wire_and_no_other", broadcast),
     ("rig::a_wire_loses_what_it_is_told_to_lose", loss),
     ("rig::a_cut_may_go_one_way", cut),
+    ("rig::clients_notice_what_goes_wrong", clients),
     ("rig::nothing_is_left_of_a_dropped_network", cleanup),
 ];
 
@@ -63,6 +67,28 @@ fn cut(_: &Run) -> Result<()> {
     ensure!(count_arrivals(&a, &b, 10)? == 10, "the cut did not heal");
     wire.cut_off(&b, true)?;
     ensure!(count_arrivals(&a, &b, 10)? == 0, "datagrams reached a host that is cut off");
+    Ok(())
+}
+
+fn clients(_: &Run) -> Result<()> {
+    let host = Host::new("a")?;
+    let service = Service::start(&host, Duration::ZERO)?;
+    let at: SocketAddr = service.url().trim_start_matches("http://").parse()?;
+    let check: Check = |path, answer| {
+        let right = path == "/right" && answer.status == 200 && answer.body == b"slow but sure\n";
+        if right { Ok(()) } else { Err("wrong".to_owned()) }
+    };
+    // Nobody listens at the first target; both clients end up at the second, and one answer in four is judged wrong.
+    let paths = ["/right", "/right", "/right", "/wrong"].map(str::to_owned).to_vec();
+    let targets = vec![SocketAddr::new(at.ip(), 1), at];
+    let load = Load::start(&host, &Plan { targets, paths, per_second: 200, clients: 2, check });
+    eventually("40 requests", SOON, || Ok(service.served() >= 40))?;
+    let outcome = load.stop();
+    let wrong = outcome.failures.len() as u64;
+    ensure!(outcome.count(200) as u64 == outcome.right, "{:?}", outcome.latencies.keys());
+    ensure!(wrong * 5 > outcome.right && wrong < outcome.right, "{wrong} wrong of {}", outcome.sent());
+    ensure!(outcome.refused >= 1, "nobody met the refused target");
+    ensure!(outcome.demand_flawless(Instant::now()).is_err(), "failures were forgiven");
     Ok(())
 }
 
