@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header};
-use http_body::{Frame, SizeHint};
+use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{Builder, SendRequest};
@@ -30,6 +30,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 const IDLE_MAX: Duration = Duration::from_secs(4);
 /// Kept connections to one address; more are closed after use.
 const IDLE_PER_ADDRESS_MAX: usize = 64;
+/// After an answer's last byte its connection is free within this, or something is wrong with it.
+const FREE_WITHIN: Duration = Duration::from_secs(1);
 /// A body that stands still this long is broken off.
 const BODY_PROGRESS: Duration = Duration::from_secs(15);
 
@@ -259,7 +261,14 @@ impl Reply {
     pub fn into_parts(self) -> (http::response::Parts, Streamed) {
         let (head, body) = self.answer.into_parts();
         let patience = Box::pin(tokio::time::sleep(BODY_PROGRESS));
-        (head, Streamed { body, lease: Some(self.lease), patience })
+        let mut lease = Some(self.lease);
+        if body.is_end_stream()
+            && let Some(lease) = lease.take()
+        {
+            // There is nothing that anybody would read.
+            lease.give_back();
+        }
+        (head, Streamed { body, lease, patience })
     }
 }
 
@@ -284,15 +293,26 @@ struct Lease {
 
 impl Lease {
     /// The answer was read to its end: the connection may be used again, unless its other side closes it.
-    fn give_back(self) {
-        if self.sender.is_closed() {
-            return;
+    fn give_back(mut self) {
+        if self.sender.is_ready() {
+            return self.keep();
         }
+        // hyper's side of it has not run since the last byte. That is a matter of microseconds, or it has been closed.
+        self.pool.tasks.clone().spawn(async move {
+            if let Ok(Ok(())) = timeout(FREE_WITHIN, self.sender.ready()).await {
+                self.keep();
+            }
+        });
+    }
+
+    fn keep(self) {
         let mut pools = self.pool.lock();
         let kept = pools.entry(self.at).or_default();
-        if kept.len() < IDLE_PER_ADDRESS_MAX {
-            kept.push(Idle { sender: self.sender, since: Instant::now() });
+        if kept.len() >= IDLE_PER_ADDRESS_MAX {
+            // The oldest, which is the one most likely to be closed soon.
+            kept.remove(0);
         }
+        kept.push(Idle { sender: self.sender, since: Instant::now() });
     }
 }
 
@@ -335,3 +355,6 @@ impl http_body::Body for Streamed {
         self.body.size_hint()
     }
 }
+
+#[cfg(test)]
+mod tests;
