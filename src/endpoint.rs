@@ -82,6 +82,9 @@ impl Endpoints {
                 Err(why) => error = why,
             }
         }
+        if matches!(&error, EndpointError::Upstream(error) if error.is_refusal()) {
+            mesh.connection_refused(member.id);
+        }
         Err(error)
     }
 

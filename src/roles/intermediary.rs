@@ -15,8 +15,6 @@ use http::StatusCode;
 use isle_mesh::event::EventKind;
 use isle_mesh::member::Load;
 use isle_mesh::mesh::{Ended, Mesh};
-use rand::SeedableRng;
-use rand::rngs::SmallRng;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -35,6 +33,7 @@ use crate::roles::intermediary::listing::Totals;
 use crate::roles::intermediary::retry::RetryBudget;
 use crate::roles::pieces::{self, Pieces};
 use crate::route::Routes;
+use crate::shed::Peers;
 use crate::upstream::Upstreams;
 
 mod assemble;
@@ -60,8 +59,8 @@ struct Shared {
     upstreams: Upstreams,
     endpoints: Arc<Endpoints>,
     routes: Mutex<Routes>,
+    peers: Arc<Mutex<Peers>>,
     retries: Mutex<RetryBudget>,
-    rng: Mutex<SmallRng>,
     totals: Mutex<Totals>,
     admission: Admission,
     connections: Connections,
@@ -96,8 +95,8 @@ impl Intermediary {
             upstreams,
             endpoints,
             routes: Mutex::new(Routes::new(rand::random())),
+            peers: Arc::new(Mutex::new(Peers::new(rand::random()))),
             retries: Mutex::new(RetryBudget::new(Instant::now())),
-            rng: Mutex::new(SmallRng::seed_from_u64(rand::random())),
             totals: Mutex::default(),
             connections,
             own,
@@ -180,6 +179,9 @@ impl Shared {
             tokio::select! {
                 event = events.next() => match event {
                     Ok(event) => {
+                        if matches!(event.kind, EventKind::Joined | EventKind::Back) {
+                            lock(&self.routes).renewed(&event.member.id, Instant::now());
+                        }
                         let stops = matches!(event.kind, EventKind::Draining | EventKind::Down | EventKind::Left);
                         if stops {
                             // It waits until its connections are done: ours are, as far as we are concerned.

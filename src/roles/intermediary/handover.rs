@@ -1,11 +1,11 @@
 //! Requests that another intermediary serves: because we are full, or because we stop.
 
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use http_body_util::BodyExt;
-use isle_mesh::member::Member;
-use rand::RngExt;
+use isle_mesh::member::{Load, Member, MemberId};
 use tracing::debug;
 
 use super::{Shared, lock};
@@ -17,7 +17,7 @@ use crate::http::forward;
 use crate::http::problem::Problem;
 use crate::http::request::Gated;
 use crate::roles::pieces::WithPermit;
-use crate::shed::{self, Why};
+use crate::shed::{Peers, Why};
 
 /// Who answers a request.
 pub(super) enum Turn {
@@ -68,7 +68,9 @@ impl Shared {
         // A peer that does not answer is avoided, and another asked once.
         for _ in 0..2 {
             let ours = self.admission.load();
-            let peer = shed::peer(&peers, ours, why == Why::Draining, &avoid, &mut lock(&self.rng))?;
+            let others = peers.iter().map(|member| &**member);
+            let chosen = lock(&self.peers).peer(Instant::now(), ours, why, others, &avoid)?;
+            let peer = self.mesh.table().get(&chosen)?;
             let permit = self.admission.hand_over()?;
             avoid.push(peer.id);
             if self.config.shed == Shed::Redirect && why == Why::Full {
@@ -101,6 +103,8 @@ impl Shared {
         let target = format!("/figures/{name}{query}").parse().ok()?;
         let left = deadline.saturating_duration_since(Instant::now());
         let ask = forward::onward(request, target, self.mesh.id(), left);
+        lock(&self.peers).handed(peer.id);
+        let handed = Handed { peers: self.peers.clone(), id: peer.id, _permit: permit };
         match self.upstreams.send(at, &ask, deadline).await {
             // It has no room either, after all: that is for us to deal with.
             Ok(reply)
@@ -112,7 +116,10 @@ impl Shared {
             Ok(reply) => {
                 let (mut head, body) = reply.into_parts();
                 forward::strip_hop_by_hop(&mut head.headers);
-                let body = WithPermit { body, _permit: permit }.boxed_unsync();
+                if let Some(load) = told(&head.headers) {
+                    lock(&self.peers).told(Instant::now(), peer.id, load);
+                }
+                let body = WithPermit { body, _permit: handed }.boxed_unsync();
                 Some(Answer::from_parts(head, body))
             }
             Err(error) => {
@@ -139,18 +146,33 @@ impl Shared {
         )
         .advise("try again after Retry-After; for more room start another intermediary: isle intermediary");
         // Spread, or all who were refused together come back together.
-        problem.retry_after = Some(lock(&self.rng).random_range(1..=3));
+        problem.retry_after = Some(lock(&self.peers).retry_after());
         problem
     }
 }
 
+/// A request that a peer has, until its answer has ended.
+struct Handed {
+    peers: Arc<Mutex<Peers>>,
+    id: MemberId,
+    _permit: Permit,
+}
+
+impl Drop for Handed {
+    fn drop(&mut self) {
+        lock(&self.peers).returned(self.id);
+    }
+}
+
+/// How busy the node is that answered.
+fn told(headers: &HeaderMap) -> Option<Load> {
+    let (in_flight, capacity) = headers.get(forward::LOAD)?.to_str().ok()?.split_once('/')?;
+    Some(Load { in_flight: in_flight.parse().ok()?, capacity: capacity.parse().ok()? })
+}
+
 /// A 503 that says the peer has no room; others (a share is missing) are the answer.
 fn is_about_room<B>(answer: &http::Response<B>) -> bool {
-    answer.headers().get(forward::LOAD).and_then(|load| load.to_str().ok()).is_some_and(|load| {
-        load.split_once('/').is_some_and(|(in_flight, capacity)| {
-            matches!((in_flight.parse::<u32>(), capacity.parse::<u32>()), (Ok(held), Ok(most)) if held >= most)
-        })
-    })
+    told(answer.headers()).is_some_and(|load| load.in_flight >= load.capacity)
 }
 
 fn redirect(peer: &Member, name: &FigureName, request: &Gated) -> Option<Answer> {

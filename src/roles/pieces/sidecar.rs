@@ -222,13 +222,13 @@ fn passed_on(mut head: http::response::Parts, body: Streamed, permit: Permit) ->
     Answer::from_parts(head, body)
 }
 
-/// A body that keeps its request's permit until it ends.
-pub(crate) struct WithPermit {
+/// A body that keeps its request's permit, or the like, until it ends.
+pub(crate) struct WithPermit<P> {
     pub(crate) body: Streamed,
-    pub(crate) _permit: Permit,
+    pub(crate) _permit: P,
 }
 
-impl http_body::Body for WithPermit {
+impl<P: Unpin> http_body::Body for WithPermit<P> {
     type Data = Bytes;
     type Error = BodyError;
 
