@@ -27,7 +27,7 @@ use crate::http::body::Answer;
 use crate::http::forward;
 use crate::http::problem::Problem;
 use crate::http::request::Gated;
-use crate::index::{ShareHolders, Snapshot};
+use crate::index::{self, ShareHolders, Snapshot};
 use crate::roles::pieces::{WithPermit, no_such_figure};
 use crate::route::{Candidate, Ended};
 use crate::upstream::{Ask, Reply, UpstreamError};
@@ -36,6 +36,8 @@ use crate::upstream::{Ask, Reply, UpstreamError};
 const RETRIES_MAX: usize = 2;
 /// Checking a body takes 10 µs per KiB: a larger one is not for a task that others wait for.
 const INLINE_BYTES_MAX: usize = 16 * 1024;
+/// Longest wait for one member while another could be asked; half of what is left, if that is less.
+const TRY_MAX: Duration = Duration::from_secs(3);
 /// A member that said farewell so long ago does not come back by itself.
 const GONE_FOR_GOOD: Duration = Duration::from_secs(2);
 
@@ -75,7 +77,7 @@ impl Shared {
         loop {
             changes.mark_unchanged();
             let snapshot = self.index.snapshot();
-            let shares = snapshot.shares(name);
+            let shares = self.shares(&snapshot, name);
             if shares.first().is_some_and(|share| share.entry.is_passed_on()) {
                 match self.pass_on(request, name, &shares[0], deadline, retries).await {
                     Ok(reply) => return streamed(reply, permit),
@@ -99,6 +101,11 @@ impl Shared {
                 }
             }
         }
+    }
+
+    /// The shares of a figure, each in the version that counts.
+    pub(super) fn shares(&self, snapshot: &Snapshot, name: &FigureName) -> Vec<ShareHolders> {
+        index::shares(snapshot, name, |id| self.mesh.table().get(id))
     }
 
     /// All shares at once, put together.
@@ -156,7 +163,11 @@ impl Shared {
 
     /// The member, if a request may be sent to it.
     pub(super) fn choosable(&self, id: &MemberId) -> Option<Arc<Member>> {
-        self.mesh.table().get(id).filter(|member| member.is_choosable())
+        // We ourselves stay a holder while we are being stopped: what is still asked here is still answered.
+        self.mesh
+            .table()
+            .get(id)
+            .filter(|member| member.is_choosable() || member.is_self && self.own.is_some())
     }
 
     fn candidates(&self, share: &ShareHolders, tried: &[MemberId]) -> Vec<Candidate> {
@@ -178,7 +189,7 @@ impl Shared {
             false => format!("/local/figures/{name}?share={}", of.index),
         };
         let ask = &Ask::get(&target);
-        let attempt = |member| self.share_from(member, name, share, ask, deadline).boxed();
+        let attempt = |member, until| self.share_from(member, name, share, ask, until).boxed();
         self.try_holders(share, deadline, retries, attempt).await
     }
 
@@ -223,7 +234,7 @@ impl Shared {
         let target: http::Uri =
             format!("/local/figures/{name}{query}").parse().map_err(|_| Failure::Unknown)?;
         let target = &target;
-        let attempt = |member| self.reply_from(member, request, target, deadline).boxed();
+        let attempt = |member, until| self.reply_from(member, request, target, until).boxed();
         let (reply, _) = self.try_holders(share, deadline, retries, attempt).await?;
         Ok(reply)
     }
@@ -254,7 +265,7 @@ impl Shared {
         share: &ShareHolders,
         deadline: Instant,
         retries: usize,
-        attempt: impl Fn(Arc<Member>) -> BoxFuture<'a, Result<T, Attempt>> + Send + Sync,
+        attempt: impl Fn(Arc<Member>, Instant) -> BoxFuture<'a, Result<T, Attempt>> + Send + Sync,
     ) -> Result<(T, Arc<Member>), Failure> {
         let mut tried = Vec::new();
         let mut failure = Failure::Missing(vec![share.entry.share]);
@@ -271,7 +282,10 @@ impl Shared {
             let outcome = Measured { shared: self, id, started: now, ended: None };
             tried.push(id);
             let Some(member) = self.choosable(&id) else { continue };
-            match attempt(member.clone()).await {
+            // Whoever was stopped in the middle accepts connections and says nothing: time for another must be left.
+            let is_last = candidates.len() == 1 || tried.len() > retries;
+            let until = if is_last { deadline } else { now + TRY_MAX.min((deadline - now) / 2) };
+            match attempt(member.clone(), until).await {
                 Ok(value) => {
                     outcome.end(Ended::Answered(now.elapsed()));
                     return Ok((value, member));
@@ -282,17 +296,23 @@ impl Shared {
                     failure = Failure::Broke(format!("{} {why}", member.record.name));
                 }
                 Err(Attempt::Stale(why)) => {
-                    // Its announcement or ours is a moment behind: no fault of its yet.
-                    outcome.end(Ended::Cancelled);
-                    if let Some(summary) = member.record.catalogue {
-                        self.index.distrust(Hash(summary.digest));
-                    }
-                    debug!(member = %id.short(), why, "catalogue and figure differ");
+                    // It may have changed its figures a moment ago, and its announcement or the new catalogue is on the
+                    // way: that is no fault of its. A catalogue that it still stands by is.
+                    let stands_by = |id| {
+                        let digest = self.mesh.table().get(id)?.record.catalogue?.digest;
+                        Some(member.record.catalogue?.digest == digest && snapshot_has(&self.index, digest))
+                    };
+                    let is_fault = stands_by(&id).unwrap_or(false);
+                    outcome.end(if is_fault { Ended::Failed } else { Ended::Cancelled });
+                    debug!(member = %id.short(), why, is_fault, "catalogue and figure differ");
                     failure = Failure::Broke(format!("{}: {why}", member.record.name));
                 }
                 Err(Attempt::Deadline) => {
                     outcome.end(Ended::Failed);
-                    return Err(Failure::Deadline);
+                    if Instant::now() >= deadline {
+                        return Err(Failure::Deadline);
+                    }
+                    failure = Failure::Broke(format!("{} did not answer in time", member.record.name));
                 }
             }
         }
@@ -449,6 +469,10 @@ impl Drop for Measured<'_> {
 pub(super) fn candidate(member: &Member) -> Candidate {
     let doubted = member.standing != Standing::Alive || !(member.proven || member.is_self);
     Candidate { id: member.id, capacity: member.load.capacity, last: doubted }
+}
+
+fn snapshot_has(index: &index::Index, digest: [u8; 32]) -> bool {
+    index.snapshot().has(&Hash(digest))
 }
 
 /// Waits for a change of what is known. `false` when time runs out first.

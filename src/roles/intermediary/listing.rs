@@ -52,7 +52,7 @@ impl Shared {
 
     /// A figure that can be had at least in part; `None` for those whose holders are all gone.
     async fn row(&self, snapshot: &Snapshot, name: FigureName, deadline: Instant) -> Option<FigureRow> {
-        let shares = snapshot.shares(&name);
+        let shares = self.shares(snapshot, &name);
         let of = shares.first()?.entry.share.of;
         let missing = self.missing(snapshot, &shares).ok()?.len();
         let mut sources: Vec<_> = shares
@@ -106,7 +106,7 @@ impl Shared {
     pub(super) fn explain(&self, name: &str) -> Answer {
         let Ok(name) = name.parse::<FigureName>() else { return bad_name(name).into_answer() };
         let snapshot = self.index.snapshot();
-        let shares = snapshot.shares(&name);
+        let shares = self.shares(&snapshot, &name);
         let (status, missing) = match self.missing(&snapshot, &shares) {
             Ok(missing) if missing.is_empty() => (StatusCode::OK, missing),
             Ok(missing) => (StatusCode::SERVICE_UNAVAILABLE, missing),
