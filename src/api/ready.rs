@@ -36,7 +36,7 @@ impl State {
                 "table-complete",
                 self.fetching,
                 "fetching-table",
-                "Wait a second; if it stays, run isle doctor on this host.",
+                "Wait a second; if it stays, see what is wrong with: isle status",
             ),
             check("not-draining", self.draining, "draining", "Ask another node; see isle members."),
         ];

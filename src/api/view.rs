@@ -229,10 +229,10 @@ pub fn meaning(reason: Reason) -> &'static str {
 #[must_use]
 pub fn advice(reason: Reason) -> Option<&'static str> {
     match reason {
-        Reason::Silent => Some("Wait a few seconds; if it stays, run isle doctor on that host."),
-        Reason::NoAnswer => Some("Start it again, or check its host and cable with isle doctor there."),
+        Reason::Silent => Some("Wait a few seconds; if it stays, look at that host with: isle status"),
+        Reason::NoAnswer => Some("Start it again, or check its host and its cable."),
         Reason::Unproven => {
-            Some("If it stays, run isle doctor here and there: unicast UDP may be filtered on the way.")
+            Some("If it stays, unicast UDP may be filtered on the way: compare isle members here and there.")
         }
         Reason::Farewell | Reason::Draining => None,
         Reason::NewerVersion => Some("Update this node; compare with isle --version here and there."),

@@ -59,7 +59,7 @@ impl ListenError {
             }
             Self::NotPermitted { .. } => "choose a port of 1024 or above with --listen".to_owned(),
             Self::NotOurs { .. } => "see the addresses of this host with: ip addr".to_owned(),
-            Self::Other { .. } => "see: isle doctor".to_owned(),
+            Self::Other { .. } => "choose another address or port with --listen".to_owned(),
         }
     }
 }

@@ -136,7 +136,7 @@ pub fn panicked() -> Problem {
         "a fault in this node",
         "answering this request failed because of a fault in this node; other requests are not affected",
     )
-    .advise("run isle report and file the bug")
+    .advise("the log of this node names the place; please report it")
 }
 
 /// No such path here.

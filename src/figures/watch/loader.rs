@@ -22,7 +22,7 @@ use crate::figures::text::visible;
 /// Most problems that are named; the rest are counted. Enough to see what is wrong, too few to fill a log.
 const PROBLEMS_MAX: usize = 100;
 
-/// Something wrong with the files of figures, for logs and `isle doctor`.
+/// Something wrong with the files of figures, for logs.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct FileProblem {
     /// Path of the file or folder, or the option that is wrong; one line, safe to print.
