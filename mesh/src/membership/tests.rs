@@ -8,6 +8,7 @@ use crate::member::LeaveReason;
 use crate::transfer;
 use crate::wire::MeshTag;
 
+mod anything;
 mod hostile;
 mod trouble;
 

@@ -1,0 +1,135 @@
+//! Whatever is asked of a machine, in whatever order: it does not panic, and what it tells is consistent.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::member::Epoch;
+
+/// One thing that can happen to node 0.
+#[derive(Clone, Debug)]
+enum Step {
+    Pass(u64),
+    /// A word of the recording, as it was or with one bit turned, from this host number.
+    Hear(prop::sample::Index, Option<prop::sample::Index>, u8),
+    Garbage(Vec<u8>),
+    Start,
+    Drain,
+    Leave,
+    Load(u32),
+    Announce(bool),
+    Networks(u8),
+    Greet(u8),
+    Refused(u8),
+    Proved(u8),
+    Table(u8),
+    NoTable(u8),
+}
+
+fn any_step() -> impl Strategy<Value = Step> {
+    use prop::sample::Index;
+    prop_oneof![
+        4 => (0..3_000u64).prop_map(Step::Pass),
+        1 => (0..900_000u64).prop_map(Step::Pass),
+        8 => (any::<Index>(), prop::option::of(any::<Index>()), any::<u8>())
+            .prop_map(|(word, bit, host)| Step::Hear(word, bit, host)),
+        1 => prop::collection::vec(any::<u8>(), 0..1300).prop_map(Step::Garbage),
+        1 => Just(Step::Start),
+        1 => Just(Step::Drain),
+        1 => Just(Step::Leave),
+        1 => any::<u32>().prop_map(Step::Load),
+        1 => any::<bool>().prop_map(Step::Announce),
+        1 => any::<u8>().prop_map(Step::Networks),
+        1 => any::<u8>().prop_map(Step::Greet),
+        1 => (0..6u8).prop_map(Step::Refused),
+        1 => (0..6u8).prop_map(Step::Proved),
+        2 => (0..6u8).prop_map(Step::Table),
+        1 => (0..6u8).prop_map(Step::NoTable),
+    ]
+}
+
+/// Words of a small island in which somebody leaves and somebody comes back with its key, and its last table.
+fn recording() -> (Vec<Bytes>, VerifiedTransfer, Instant) {
+    let mut wire = Wire::of(5);
+    wire.run_for(SECOND);
+    wire.nodes[1].drain(wire.now);
+    wire.run_for(SECOND);
+    wire.nodes[1].leave(wire.now, LeaveReason::Stopped);
+    wire.run_for(SECOND);
+    let mut again = Identity::for_test(1);
+    again.raise_epoch_above(Epoch(1)).unwrap();
+    wire.add(settings(1), again);
+    wire.run_for(SECOND);
+    let table = transfer::verify_transfer(MeshTag::of("test"), wire.nodes[2].export(wire.now));
+    (wire.recorded, table, wire.now)
+}
+
+fn take(node: &mut Membership, now: Instant, step: Step, words: &[Bytes], table: &VerifiedTransfer) {
+    let id = |number: u8| Identity::for_test(number.into()).id();
+    match step {
+        Step::Pass(_) => node.handle_timeout(now),
+        Step::Hear(word, bit, host) => {
+            let mut bytes = word.get(words).to_vec();
+            if let Some(bit) = bit {
+                let bit = bit.index(bytes.len() * 8);
+                bytes[bit / 8] ^= 1 << (bit % 8);
+            }
+            let addr = SocketAddr::from(([10, 0, 0, host], 4000));
+            let from = Source { addr, interface: 1, shared: host % 2 == 0 };
+            let _ = node.handle_datagram(now, from, bytes.into());
+        }
+        Step::Garbage(bytes) => {
+            let _ = node.handle_datagram(now, broadcast_from(9), bytes.into());
+        }
+        Step::Start => node.start(now),
+        Step::Drain => node.drain(now),
+        Step::Leave => node.leave(now, LeaveReason::Stopped),
+        Step::Load(busy) => node.set_load(now, Load { in_flight: busy, capacity: busy / 2 }),
+        Step::Announce(full) => {
+            let roles = if full { vec!["intermediary".to_owned()] } else { Vec::new() };
+            node.announce(now, &Announcement { roles: Some(roles), ..Announcement::default() });
+        }
+        Step::Networks(host) => {
+            let addresses = vec![Address { ip: [10, 0, 0, host].into(), prefix: host % 33 }];
+            let interface = Interface { index: 1, name: "e".to_owned(), addresses, loopback: false };
+            node.set_interfaces(now, vec![interface]);
+        }
+        Step::Greet(host) => node.greet(vec![SocketAddr::from(([192, 0, 2, host], 5235))]),
+        Step::Refused(number) => node.refused_connection(now, id(number)),
+        Step::Proved(number) => node.proved(now, id(number)),
+        Step::Table(number) => node.merge(now, id(number), table),
+        Step::NoTable(number) => node.fetch_failed(now, id(number)),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+
+    #[test]
+    fn whatever_happens_the_events_tell_the_table(steps in prop::collection::vec(any_step(), 1..80)) {
+        let (words, table, mut now) = recording();
+        let mut node = Membership::new(settings(0), Identity::for_test(100), 1, now);
+        let mut told: BTreeMap<MemberId, Standing> = BTreeMap::new();
+        let mut number = 0;
+        for step in steps {
+            if let Step::Pass(milliseconds) = step {
+                now += Duration::from_millis(milliseconds);
+            }
+            take(&mut node, now, step, &words, &table);
+            while let Some(transmit) = node.poll_transmit() {
+                prop_assert!(transmit.bytes.len() <= crate::wire::DATAGRAM_BYTES_MAX);
+            }
+            while node.poll_change().is_some() || node.poll_fetch().is_some() {}
+            while let Some(event) = node.poll_event() {
+                number += 1;
+                prop_assert_eq!(event.number, number);
+                if event.kind == EventKind::Forgotten {
+                    told.remove(&event.member.id);
+                } else if !event.member.is_self {
+                    told.insert(event.member.id, event.member.standing);
+                }
+            }
+            let listed: BTreeMap<_, _> = node.members().map(|member| (member.id, member.standing)).collect();
+            prop_assert_eq!(&listed, &told);
+        }
+    }
+}
