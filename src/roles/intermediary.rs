@@ -217,3 +217,6 @@ fn looped() -> Problem {
     )
     .advise("look at the Via field of the request, and at what stands before the intermediaries")
 }
+
+#[cfg(test)]
+mod tests;
