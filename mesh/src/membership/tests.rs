@@ -4,9 +4,11 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::member::LeaveReason;
-use crate::transfer;
-use crate::wire::MeshTag;
+use crate::event::EventKind;
+use crate::member::{LeaveReason, Reason, Standing};
+use crate::transfer::{self, VerifiedTransfer};
+use crate::verify::Refused;
+use crate::wire::{Message, kind};
 
 mod anything;
 mod hostile;

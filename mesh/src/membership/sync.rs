@@ -1,0 +1,84 @@
+//! Whole tables: ours for others, theirs for us.
+//!
+//! Source: NETWORK.md, sections 7 and 8.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::Membership;
+use crate::member::{MemberId, Stamp};
+use crate::transfer::{Transfer, TransferFloor, TransferWord, VerifiedTransfer};
+use crate::wire::{Message, kind};
+
+impl Membership {
+    /// Digest of the table, this node included.
+    #[must_use]
+    pub fn digest(&self) -> u64 {
+        let own = self.record_said.as_ref().map_or(0, |(_, bytes)| crate::table::digest_of(bytes));
+        self.table.digest().wrapping_add(own)
+    }
+
+    /// The table as the members' own words, for [`transfer::encode`](crate::transfer::encode).
+    #[must_use]
+    pub fn export(&self, now: Instant) -> Transfer {
+        let mut words = Vec::with_capacity(2 * self.table.len() + 1);
+        if let Some((_, bytes)) = &self.record_said {
+            words.push(TransferWord { bytes: bytes.clone(), age: Duration::ZERO });
+        }
+        for (id, entry) in self.table.iter() {
+            let peer = self.peers.get(id);
+            let heard = peer.and_then(|peer| peer.heard.or(peer.told)).unwrap_or(self.started);
+            let mut push = |bytes: &Bytes, since: Instant| {
+                words.push(TransferWord { bytes: bytes.clone(), age: now.saturating_duration_since(since) });
+            };
+            if let Some(said) = &entry.record {
+                push(&said.bytes, heard);
+            }
+            if let Some(said) = &entry.pulse {
+                push(&said.bytes, heard);
+            }
+            if let Some(said) = &entry.end {
+                push(&said.bytes, peer.map_or(heard, |peer| peer.since));
+            }
+        }
+        let floors =
+            self.table.floors(now).map(|(bytes, age)| TransferFloor { bytes: bytes.clone(), age }).collect();
+        Transfer { words, floors }
+    }
+
+    /// Takes in another member's table.
+    pub fn merge(&mut self, now: Instant, from: MemberId, transfer: &VerifiedTransfer) {
+        let mut news = 0;
+        for (word, age) in &transfer.floors {
+            if word.header.author != self.id() {
+                self.table.merge_floor(word, *age, now);
+            }
+        }
+        for (word, age) in &transfer.words {
+            let id = word.header.author;
+            if id == self.id() {
+                let ours = Stamp { epoch: self.identity.epoch(), seq: self.seq };
+                if word.header.stamp > ours {
+                    self.outlive(now, word.header.stamp.epoch);
+                }
+                continue;
+            }
+            if let Some(Message::Announce(record)) = &word.message
+                && self.check_island(&id, record).is_err()
+            {
+                continue;
+            }
+            if self.accept(now, word, None).is_ok() {
+                news += 1;
+                if let Some(peer) = self.peers.get_mut(&id) {
+                    peer.told = peer.told.max(now.checked_sub(*age));
+                }
+                if let Some(since) = now.checked_sub(*age).filter(|_| word.header.kind == kind::FAREWELL) {
+                    self.table.date_gone(&id, since);
+                }
+            }
+        }
+        self.has_merged(now, from, news);
+    }
+}

@@ -1,0 +1,119 @@
+//! A member as the rest of the node sees it, and the telling of what changed.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::Membership;
+use super::links::is_local_to_link;
+use crate::event::{Event, EventKind};
+use crate::member::{Member, MemberId, Reason, Record, Standing};
+
+impl Membership {
+    /// This node as it shows itself; `None` before [`start`](Self::start).
+    #[must_use]
+    pub fn self_member(&self) -> Option<Arc<Member>> {
+        self.me.clone()
+    }
+
+    /// Everybody else who is listed, by id.
+    pub fn members(&self) -> impl Iterator<Item = &Arc<Member>> {
+        self.peers.values().filter_map(|peer| peer.view.as_ref())
+    }
+
+    /// Makes the view of a member anew, and tells of it: as an event, or as a quiet change.
+    pub(super) fn publish(&mut self, now: Instant, id: MemberId, kind: Option<EventKind>) {
+        let Some(member) = self.view(now, &id) else { return };
+        let member = Arc::new(member);
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.view = Some(member.clone());
+        }
+        self.tell(member, kind);
+    }
+
+    pub(super) fn tell(&mut self, member: Arc<Member>, kind: Option<EventKind>) {
+        match kind {
+            Some(kind) => {
+                self.event_number += 1;
+                self.events.push_back(Event { number: self.event_number, kind, member });
+            }
+            None => self.changes.push_back(member),
+        }
+    }
+
+    /// Tells that a member, which is in the table no more, is listed no more.
+    pub(super) fn tell_forgotten(&mut self, id: MemberId) {
+        if let Some(last) = self.peers.remove(&id).and_then(|peer| peer.view) {
+            self.tell(last, Some(EventKind::Forgotten));
+        }
+    }
+
+    /// What the rest of the node sees of a member; `None` as long as it has no record.
+    pub(super) fn view(&self, now: Instant, id: &MemberId) -> Option<Member> {
+        let entry = self.table.get(id)?;
+        let peer = self.peers.get(id)?;
+        let said = entry.record.as_ref()?;
+        let http_addresses = self.addresses_of(&said.value, peer.from, said.value.http_port);
+        let standing = if entry.has_left() { Standing::Left } else { peer.standing };
+        let reason = match standing {
+            Standing::Left => Some(Reason::Farewell),
+            Standing::Down => Some(Reason::NoAnswer),
+            Standing::Suspect => Some(Reason::Silent),
+            Standing::Alive if entry.duplicate => Some(Reason::DuplicateKey),
+            Standing::Alive if said.value.draining => Some(Reason::Draining),
+            Standing::Alive if http_addresses.is_empty() && said.value.http_port != 0 => {
+                Some(Reason::NoAddress)
+            }
+            Standing::Alive if !entry.proven => Some(Reason::Unproven),
+            Standing::Alive => None,
+        };
+        let since = peer.view.as_ref().filter(|old| old.standing == standing && old.reason == reason);
+        Some(Member {
+            id: *id,
+            stamp: said.stamp,
+            record: said.value.clone(),
+            record_bytes: said.bytes.clone(),
+            standing,
+            proven: entry.proven,
+            reachable: entry.proven && !standing.is_gone() && !http_addresses.is_empty(),
+            reason,
+            since: since.map_or(now, |old| old.since),
+            heard: peer.heard,
+            load: entry.load(),
+            http_addresses,
+            is_self: false,
+        })
+    }
+
+    /// Where a member can be dialled from here: where it was heard from, then its announced addresses that are on
+    /// a link of ours. Others do not count: a signature proves the speaker, not the address.
+    pub(super) fn addresses_of(
+        &self,
+        record: &Record,
+        from: Option<SocketAddr>,
+        port: u16,
+    ) -> Vec<SocketAddr> {
+        let mut found: Vec<SocketAddr> = Vec::new();
+        if port == 0 {
+            return found;
+        }
+        if let Some(mut at) = from {
+            at.set_port(port);
+            found.push(at);
+        }
+        // Who announces nothing but loopback can only be on this host, or nowhere.
+        let on_this_host = record.addresses.iter().all(|address| address.ip.is_loopback());
+        for address in &record.addresses {
+            // Else, of link-local and loopback addresses only the one it was heard from is known to be its own.
+            let local = is_local_to_link(address.ip) && !(on_this_host && address.ip.is_loopback());
+            if local || !self.is_on_link(address.ip) {
+                continue;
+            }
+            let at = SocketAddr::new(address.ip, port);
+            if !found.iter().any(|known| known.ip() == at.ip()) {
+                found.push(at);
+            }
+        }
+        found
+    }
+}
