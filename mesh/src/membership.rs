@@ -26,7 +26,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use rand::rngs::SmallRng;
+use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use crate::event::Event;
@@ -66,7 +66,7 @@ pub struct Membership {
     tag: MeshTag,
     identity: Identity,
     seq: Seq,
-    rng: SmallRng,
+    rng: StdRng,
     started: Instant,
     table: Table,
     peers: BTreeMap<MemberId, Peer>,
@@ -119,7 +119,7 @@ impl Membership {
             version: settings.version,
             tags: settings.tags,
         };
-        let mut rng = SmallRng::seed_from_u64(seed);
+        let mut rng = StdRng::seed_from_u64(seed);
         Self {
             tag: settings.tag,
             identity,

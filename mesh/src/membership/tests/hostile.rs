@@ -1,5 +1,7 @@
 //! Recorded words of a real run, altered or said again: nobody's table changes (threats T1 and T2).
 
+use rand::rngs::SmallRng;
+
 use super::*;
 
 /// What a node believes, as far as words can change it.
