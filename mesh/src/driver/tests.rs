@@ -75,7 +75,8 @@ async fn nodes_on_one_host_find_each_other_and_hear_a_farewell() {
     let second = island.join(2);
     let joined = until(&mut events, EventKind::Joined, second.id()).await;
     assert!(first.table().get(&second.id()).is_some(), "the table is written before its event is sent");
-    assert_eq!(joined.member.http_addresses, ["127.0.0.1:2".parse().unwrap()]);
+    // Where it was heard comes first; what else it announces on this host may follow.
+    assert_eq!(joined.member.http_addresses.first(), Some(&"127.0.0.1:2".parse().unwrap()));
     timeout(Duration::from_secs(2), second.complete()).await.unwrap();
     let third = island.join(3);
     timeout(Duration::from_secs(2), third.complete()).await.unwrap();
