@@ -135,14 +135,15 @@ impl Shared {
 
     fn nobody_has_room(&self) -> Problem {
         let load = self.admission.load();
+        let others = match self.admission.hand_over() {
+            Some(_) => "no other intermediary has room",
+            None => "as many as may be are handed over to others",
+        };
         let mut problem = Problem::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "full",
             "full",
-            format!(
-                "{} of {} requests are in flight here, and no other intermediary has room",
-                load.in_flight, load.capacity
-            ),
+            format!("{} of {} requests are in flight here, and {others}", load.in_flight, load.capacity),
         )
         .advise("try again after Retry-After; for more room start another intermediary: isle intermediary");
         // Spread, or all who were refused together come back together.
