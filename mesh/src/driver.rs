@@ -43,6 +43,13 @@ mod tests;
 
 /// Datagrams taken in before deadlines, wishes and other tasks get their turn: about 10 ms of work.
 const DATAGRAMS_PER_TURN: usize = 256;
+/// Each socket has its part of a turn, at least this much: a flood at one does not silence the others.
+const DATAGRAMS_PER_PORT_MIN: usize = 16;
+/// While sockets are not yet empty, deadlines wait this long, not longer: a flood must not keep this node from saying
+/// that it lives. What a machine that slept finds in its sockets is read by then (1 MiB each; guessed).
+const BEHIND_MAX: Duration = Duration::from_millis(50);
+/// The table as others fetch it is made anew this often at most, unless it changed: it says how old each word is.
+const EXPORT_AGE_MAX: Duration = Duration::from_secs(1);
 /// A member that does not give its table within this is passed over.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -62,9 +69,15 @@ pub(crate) fn start(
     let prover = identity.prover();
     let mut machine = Membership::new(settings, identity, u64::from_le_bytes(seed), now);
     let interfaces = Interfaces::new(config.interfaces.clone());
-    let found = interfaces.list();
+    let found = interfaces.list().unwrap_or_default();
+    for name in config.interfaces.iter().filter(|name| found.iter().all(|there| there.name != **name)) {
+        warn!(interface = name, "no such interface is up; it is used when it appears");
+    }
     for interface in &found {
         ports.extend(socket::open_shared(interface, config.discovery_port));
+    }
+    if !found.is_empty() && !ports.iter().any(|port| port.shared) {
+        warn!(port = config.discovery_port, "no socket on the discovery port: others are not heard");
     }
     machine.set_interfaces(now, found.clone());
     let (writer, table) = shared::table();
@@ -84,6 +97,7 @@ pub(crate) fn start(
         events,
         version: 0,
         exported: None,
+        behind_since: None,
         commands: wishes,
         loads,
         complete: complete_tx,
@@ -147,9 +161,11 @@ struct Driver {
     discovery_port: u16,
     writer: TableWriter,
     events: broadcast::Sender<Event>,
-    /// Moves with every event: tells whether `exported` is still the table.
+    /// Moves with every event.
     version: u64,
-    exported: Option<(u64, Bytes)>,
+    exported: Option<Exported>,
+    /// Since when the sockets have not been empty.
+    behind_since: Option<Instant>,
     commands: mpsc::Receiver<Command>,
     loads: watch::Receiver<Load>,
     complete: watch::Sender<bool>,
@@ -159,6 +175,14 @@ struct Driver {
     tasks: JoinSet<Outcome>,
     leaving: Option<Vec<oneshot::Sender<()>>>,
     metrics: Metrics,
+}
+
+/// The table as others fetch it, and what it was made of.
+struct Exported {
+    version: u64,
+    digest: u64,
+    at: std::time::Instant,
+    bytes: Bytes,
 }
 
 /// What a task of the driver brought.
@@ -200,7 +224,7 @@ impl Driver {
                 Wake::Greet(addresses) => self.machine.greet(addresses),
                 Wake::Outcome(outcome) => self.take_outcome(now, outcome),
             }
-            if drained {
+            if self.may_judge(drained) {
                 self.machine.handle_timeout(now);
             }
             self.carry_out();
@@ -245,24 +269,33 @@ impl Driver {
         }
     }
 
+    /// Whether deadlines may be believed: what had come before them is read, or would take too long.
+    fn may_judge(&mut self, drained: bool) -> bool {
+        if drained {
+            self.behind_since = None;
+            return true;
+        }
+        self.behind_since.get_or_insert_with(Instant::now).elapsed() > BEHIND_MAX
+    }
+
     /// Takes in what waits in the sockets, up to a turn's worth. Returns whether they are empty.
     fn receive(&mut self, buffer: &mut [u8]) -> bool {
-        let mut left = DATAGRAMS_PER_TURN;
+        let share = (DATAGRAMS_PER_TURN / self.ports.len().max(1)).max(DATAGRAMS_PER_PORT_MIN);
+        let mut drained = true;
         for port in &self.ports {
+            let mut left = share;
             loop {
                 if left == 0 {
-                    return false;
+                    drained = false;
+                    break;
                 }
+                left -= 1;
                 let (length, from) = match port.socket.try_recv_from(buffer) {
                     Ok(received) => received,
                     Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
                     // An ICMP answer to something we sent; the next read goes on.
-                    Err(_) => {
-                        left -= 1;
-                        continue;
-                    }
+                    Err(_) => continue,
                 };
-                left -= 1;
                 let now = Instant::now().into_std();
                 let addr = SocketAddr::new(from.ip().to_canonical(), from.port());
                 let addr = if addr.is_ipv6() { from } else { addr };
@@ -273,7 +306,7 @@ impl Driver {
                 }
             }
         }
-        true
+        drained
     }
 
     fn obey(&mut self, now: std::time::Instant, command: Command) {
@@ -315,33 +348,38 @@ impl Driver {
     }
 
     fn records(&mut self, now: std::time::Instant) -> Bytes {
-        match &self.exported {
-            Some((version, bytes)) if *version == self.version => bytes.clone(),
-            _ => {
-                let bytes = Bytes::from(transfer::encode(&self.machine.export(now)));
-                self.exported = Some((self.version, bytes.clone()));
-                bytes
-            }
+        let (version, digest) = (self.version, self.machine.digest());
+        let fresh = |made: &&Exported| {
+            made.version == version
+                && made.digest == digest
+                && now.saturating_duration_since(made.at) < EXPORT_AGE_MAX
+        };
+        if let Some(made) = self.exported.as_ref().filter(fresh) {
+            return made.bytes.clone();
         }
+        let bytes = Bytes::from(transfer::encode(&self.machine.export(now)));
+        self.exported = Some(Exported { version, digest, at: now, bytes: bytes.clone() });
+        bytes
     }
 
     fn use_interfaces(&mut self, now: std::time::Instant, found: Vec<Interface>) {
-        if found == self.found {
-            return;
-        }
-        debug!(interfaces = found.len(), "interfaces changed");
         let kept: BTreeMap<u32, &Interface> =
             self.found.iter().map(|interface| (interface.index, interface)).collect();
-        let changed: Vec<&Interface> = found.iter().filter(|new| kept.get(&new.index) != Some(new)).collect();
-        let stays = |index: u32| {
-            found.iter().any(|new| new.index == index) && !changed.iter().any(|new| new.index == index)
+        // A socket that could not be opened is tried again with each look at the interfaces.
+        let is_as_wanted = |new: &Interface| {
+            let open = self.ports.iter().filter(|port| port.shared && port.interface == new.index).count();
+            kept.get(&new.index) == Some(&new) && open == socket::families(new)
         };
-        self.ports.retain(|port| !port.shared || stays(port.interface));
-        for interface in changed {
+        let stay: Vec<u32> = found.iter().filter(|new| is_as_wanted(new)).map(|new| new.index).collect();
+        self.ports.retain(|port| !port.shared || stay.contains(&port.interface));
+        for interface in found.iter().filter(|new| !stay.contains(&new.index)) {
             self.ports.extend(socket::open_shared(interface, self.discovery_port));
         }
-        self.found.clone_from(&found);
-        self.machine.set_interfaces(now, found);
+        if found != self.found {
+            debug!(interfaces = found.len(), "interfaces changed");
+            self.found.clone_from(&found);
+            self.machine.set_interfaces(now, found);
+        }
     }
 
     fn take_outcome(&mut self, now: std::time::Instant, outcome: Option<Outcome>) {

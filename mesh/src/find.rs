@@ -127,7 +127,8 @@ struct Asker {
 impl Asker {
     fn new(options: &FindOptions) -> Result<Self, FindError> {
         let (mut ports, unicast_port) = socket::open_private()?;
-        for interface in Interfaces::new(options.interfaces.clone()).list() {
+        let interfaces = Interfaces::new(options.interfaces.clone()).list();
+        for interface in interfaces.unwrap_or_default() {
             ports.extend(socket::open_shared(&interface, options.discovery_port));
         }
         let identity = Identity::fresh()?;

@@ -4,19 +4,21 @@ use std::time::Duration;
 
 use netwatcher::AsyncWatch;
 use netwatcher::async_adapter::Tokio;
-use tokio::time::sleep;
+use tokio::time::{Interval, MissedTickBehavior, interval};
 use tracing::debug;
 
 use crate::member::Address;
 use crate::membership::Interface;
 
-/// Where the kernel tells nothing, one looks oneself this often.
+/// One looks oneself this often, too: the kernel may tell nothing, and a list made while an interface vanishes fails.
 const POLL: Duration = Duration::from_secs(10);
 
 /// Follows the interfaces that discovery may use.
 pub(crate) struct Interfaces {
     wanted: Vec<String>,
     watch: Option<AsyncWatch>,
+    /// Outlives the waits, which end with every datagram.
+    poll: Interval,
 }
 
 impl std::fmt::Debug for Interfaces {
@@ -32,30 +34,38 @@ impl Interfaces {
         let watch = netwatcher::watch_interfaces_async::<Tokio>()
             .inspect_err(|error| debug!(%error, "interfaces are polled"))
             .ok();
-        Self { wanted, watch }
+        let mut poll = interval(POLL);
+        poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        poll.reset();
+        Self { wanted, watch, poll }
     }
 
-    /// Those that are up now, by number. Empty if the kernel will not tell.
+    /// Those that are up now, loopback first. None if the kernel will not tell: that is not to say there are none.
     #[must_use]
-    pub(crate) fn list(&self) -> Vec<Interface> {
-        let found = netwatcher::list_interfaces()
+    pub(crate) fn list(&self) -> Option<Vec<Interface>> {
+        netwatcher::list_interfaces()
             .inspect_err(|error| debug!(%error, "interfaces cannot be listed"))
-            .unwrap_or_default();
-        self.reduced(found.into_values())
+            .ok()
+            .map(|found| self.reduced(found.into_values()))
     }
 
-    /// Waits for a change (the first call may return at once) and gives all that are up then.
+    /// Waits for a change, or ten seconds, and gives all that are up then. The first call may return at once.
     ///
-    /// Cancel safe: a change that is missed shows in the next list.
+    /// Cancel safe: a change that is missed shows in the next list, and the ten seconds run on.
     pub(crate) async fn changed(&mut self) -> Vec<Interface> {
-        match &mut self.watch {
-            Some(watch) => {
-                let update = watch.changed().await;
-                self.reduced(update.interfaces.into_values())
+        loop {
+            let told = async {
+                match &mut self.watch {
+                    Some(watch) => watch.changed().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                update = told => return self.reduced(update.interfaces.into_values()),
+                _ = self.poll.tick() => {}
             }
-            None => {
-                sleep(POLL).await;
-                self.list()
+            if let Some(found) = self.list() {
+                return found;
             }
         }
     }

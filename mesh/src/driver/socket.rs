@@ -73,6 +73,13 @@ pub(crate) fn open_shared(interface: &Interface, port: u16) -> Vec<Port> {
     ports
 }
 
+/// How many sockets an interface gets if all goes well: one for each family it has addresses of.
+#[must_use]
+pub(crate) fn families(interface: &Interface) -> usize {
+    let has = |v4: bool| interface.addresses.iter().any(|address| address.ip.is_ipv4() == v4);
+    usize::from(has(true)) + usize::from(has(false))
+}
+
 fn keep(ports: &mut Vec<Port>, opened: io::Result<UdpSocket>, interface: &Interface, paths: Vec<SocketAddr>) {
     match opened {
         Ok(socket) => ports.push(Port { socket, interface: interface.index, shared: true, paths }),

@@ -106,3 +106,43 @@ async fn a_reader_hears_of_the_end_of_its_own_node() {
     until(&mut events, EventKind::Left, mesh.id()).await;
     assert!(matches!(events.next().await, Err(Ended::Left(_))));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_at_one_socket_does_not_silence_a_node() {
+    let mut island = Island::new();
+    let mesh = island.join(1);
+    mesh.complete().await;
+    let private = SocketAddr::from(([127, 0, 0, 1], mesh.me().record.unicast_port));
+    let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let flooders: Vec<_> = (0..2)
+        .map(|_| {
+            let stop = stop.clone();
+            std::thread::spawn(move || {
+                let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+                for _ in 0..5_000_000 {
+                    if stop.load(std::sync::atomic::Ordering::Relaxed) {
+                        return;
+                    }
+                    let _ = socket.send_to(&[0; 64], private);
+                }
+            })
+        })
+        .collect();
+    let before = mesh.counts().sent;
+    // Whoever comes meanwhile is heard on the other sockets, and beacons go out.
+    let mut events = mesh.subscribe().await.unwrap();
+    let other = island.join(2);
+    until(&mut events, EventKind::Joined, other.id()).await;
+    let beacons = async {
+        while mesh.counts().sent < before + 20 {
+            // Its own wake-ups show what it has sent; nothing else tells.
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let in_time = timeout(Duration::from_secs(5), beacons).await;
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    for flooder in flooders {
+        flooder.join().unwrap();
+    }
+    in_time.expect("it goes on saying that it lives");
+}
