@@ -129,7 +129,7 @@ impl Asker {
         let (mut ports, unicast_port) = socket::open_private()?;
         let interfaces = Interfaces::new(options.interfaces.clone()).list();
         for interface in interfaces.unwrap_or_default() {
-            ports.extend(socket::open_shared(&interface, options.discovery_port));
+            ports.extend(socket::open_asking(&interface, options.discovery_port));
         }
         let identity = Identity::fresh()?;
         // The key is fresh and random: so is its first half, and nobody can foresee it.

@@ -48,6 +48,24 @@ impl Port {
 /// Opens the sockets for everyone on one interface: a family whose addresses it lacks is left out, what fails too.
 #[must_use]
 pub(crate) fn open_shared(interface: &Interface, port: u16) -> Vec<Port> {
+    open_on(interface, port, port)
+}
+
+/// Opens sockets that say words to everyone on one interface and hear nothing: for those who only ask. They take no
+/// unicast from the nodes of this host, which share the discovery port.
+#[must_use]
+pub(crate) fn open_asking(interface: &Interface, port: u16) -> Vec<Port> {
+    open_on(interface, 0, port)
+}
+
+/// How many sockets an interface gets if all goes well: one for each family it has addresses of.
+#[must_use]
+pub(crate) fn families(interface: &Interface) -> usize {
+    let has = |v4: bool| interface.addresses.iter().any(|address| address.ip.is_ipv4() == v4);
+    usize::from(has(true)) + usize::from(has(false))
+}
+
+fn open_on(interface: &Interface, own_port: u16, port: u16) -> Vec<Port> {
     let mut ports = Vec::new();
     let (fours, sixes): (Vec<Address>, Vec<Address>) =
         interface.addresses.iter().copied().partition(|address| address.ip.is_ipv4());
@@ -64,20 +82,13 @@ pub(crate) fn open_shared(interface: &Interface, port: u16) -> Vec<Port> {
         paths.push((GROUP_V4, port).into());
         paths.dedup();
         let first = fours.first().map(|address| address.ip);
-        keep(&mut ports, open_v4(interface, port, first), interface, paths);
+        keep(&mut ports, open_v4(interface, own_port, first), interface, paths);
     }
     if !sixes.is_empty() {
         let paths = vec![SocketAddrV6::new(GROUP_V6, port, 0, interface.index).into()];
-        keep(&mut ports, open_v6(interface, port), interface, paths);
+        keep(&mut ports, open_v6(interface, own_port), interface, paths);
     }
     ports
-}
-
-/// How many sockets an interface gets if all goes well: one for each family it has addresses of.
-#[must_use]
-pub(crate) fn families(interface: &Interface) -> usize {
-    let has = |v4: bool| interface.addresses.iter().any(|address| address.ip.is_ipv4() == v4);
-    usize::from(has(true)) + usize::from(has(false))
 }
 
 fn keep(ports: &mut Vec<Port>, opened: io::Result<UdpSocket>, interface: &Interface, paths: Vec<SocketAddr>) {
