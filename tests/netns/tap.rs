@@ -25,8 +25,6 @@ const KIND: usize = 3;
 pub(crate) struct Heard {
     /// When it was read.
     pub(crate) at: Instant,
-    /// Who sent it: a node's private port.
-    pub(crate) from: SocketAddr,
     /// All of it.
     pub(crate) bytes: Vec<u8>,
 }
@@ -61,8 +59,8 @@ impl Tap {
         thread::spawn(move || {
             let mut buffer = [0; 2048];
             while Arc::strong_count(&background.shared) > 1 {
-                if let Ok((length, from)) = socket.recv_from(&mut buffer) {
-                    let heard = Heard { at: Instant::now(), from, bytes: buffer[..length].to_vec() };
+                if let Ok(length) = socket.recv(&mut buffer) {
+                    let heard = Heard { at: Instant::now(), bytes: buffer[..length].to_vec() };
                     let (log, changed) = &*background.shared;
                     log.lock().expect("nothing panics while holding it").push(heard);
                     changed.notify_all();

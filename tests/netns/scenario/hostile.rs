@@ -7,10 +7,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use isle_mesh::identity::Identity;
+use isle_mesh::wire::Message;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::Claim;
+use crate::client;
 use crate::events::EventLog;
 use crate::island::Island;
 use crate::network::Host;
@@ -93,9 +95,8 @@ fn forgeries(farewell: &Heard, newest: &Heard) -> Vec<(String, Vec<u8>)> {
     // Signed well, by a stranger, in the victim's name: the author's key is put in afterwards.
     let stranger = Identity::for_test(99);
     let tag = isle_mesh::wire::MeshTag::of("isle");
-    let message = isle_mesh::wire::Message::Farewell(isle_mesh::wire::Farewell {
-        reason: isle_mesh::member::LeaveReason::Stopped,
-    });
+    let message =
+        Message::Farewell(isle_mesh::wire::Farewell { reason: isle_mesh::member::LeaveReason::Stopped });
     let signed = stranger.sign_word(tag, &message, isle_mesh::member::Seq(1000));
     let mut renamed = signed.to_vec();
     renamed[8..40].copy_from_slice(&newest.bytes[8..40]);
@@ -112,7 +113,7 @@ fn mutated(run: &Run) -> Result<()> {
     let island = Island::start(run, &[("hub", &["intermediary"]), ("p1", &["pieces"]), ("p2", &["pieces"])])?;
     let tap = Tap::open(&island.client)?;
     let corpus = corpus(&tap, &island)?;
-    let private = private_ports(&tap, &island)?;
+    let private = private_ports(&island)?;
     let count = run.count(10_000, 1_000_000);
     let speakers = speakers(&island.client)?;
     let before = memory(&island)?;
@@ -171,11 +172,22 @@ fn corpus(tap: &Tap, island: &Island) -> Result<Vec<Vec<u8>>> {
     Ok(kinds.into_values().flatten().collect())
 }
 
-/// Where each node of the island is spoken to alone.
-fn private_ports(tap: &Tap, island: &Island) -> Result<Vec<SocketAddr>> {
+/// Where each node of the island is spoken to alone: the private port that it announces.
+fn private_ports(island: &Island) -> Result<Vec<SocketAddr>> {
     let port = |node: &Node| {
-        let from_it = |heard: &Heard| heard.author() == node.id() && heard.from.ip() == node.http().ip();
-        Ok(tap.wait("a word of each node", Duration::from_secs(5), from_it)?.from)
+        let records = client::expect(&island.client, node.http(), "/mesh/records", 200)?;
+        let words = isle_mesh::transfer::decode(&records.body)?.words;
+        let said = |bytes: &[u8]| {
+            isle_mesh::wire::decode(&bytes[..bytes.len() - isle_mesh::wire::SIGNATURE_BYTES]).ok()
+        };
+        let announced = words.iter().find_map(|word| match said(&word.bytes)? {
+            (header, Some(Message::Announce(record))) if header.author.to_string() == node.id() => {
+                Some(record.unicast_port)
+            }
+            _ => None,
+        });
+        let port = announced.with_context(|| format!("{} does not hand out its own record", node.name()))?;
+        Ok(SocketAddr::new(node.http().ip(), port))
     };
     island.nodes.iter().map(port).collect()
 }
