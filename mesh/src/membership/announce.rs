@@ -18,6 +18,8 @@ const NEWS: [Duration; 2] = [Duration::from_millis(25), Duration::from_millis(15
 pub(super) const URGENT: [Duration; 2] = [Duration::from_millis(15), Duration::from_millis(40)];
 /// The record is repeated this often, for whoever missed all copies.
 const REFRESH: Duration = Duration::from_secs(30);
+/// Up to so many members a newcomer makes everybody say a beacon: as many as beacon every 200 ms anyway.
+pub(super) const GREETING_MEMBERS_MAX: usize = 200;
 /// Shortest time between two beacons that a change of load causes.
 const LOAD_NEWS: Duration = Duration::from_millis(200);
 

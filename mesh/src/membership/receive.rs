@@ -194,8 +194,9 @@ impl Membership {
         self.publish(now, id, Some(EventKind::Joined));
         self.arm_silence(now, id);
         self.arm_first_ping(now, id);
-        // So that a newcomer knows us without waiting for our next turn; others' tables have us already.
-        if from.is_some() {
+        // So that a newcomer knows us without waiting for our next turn; others' tables have us already. Not on large
+        // islands: if a thousand nodes start together, each would hear five thousand beacons a second.
+        if from.is_some() && self.table.len() < super::announce::GREETING_MEMBERS_MAX {
             self.beacon_soon(now);
         }
     }
