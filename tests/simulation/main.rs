@@ -152,6 +152,18 @@ fn the_gone_are_forgotten_and_never_come_back_while_members_come_and_go() {
 }
 
 #[test]
+#[ignore = "takes minutes; run it when times or rates of the protocol change"]
+fn five_hundred_members_agree() {
+    with_seeds("five_hundred_members_agree", |seed| {
+        let mut island = island(500, seed).loss(0.05).delay(ms(0), ms(2)).started_within(secs(3));
+        island.run_for(secs(6));
+        island.join(5).crash(2).farewell(5);
+        island.agrees_within(secs(15));
+        island.report("500 members, 5 % loss");
+    });
+}
+
+#[test]
 fn everything_at_once_and_then_peace() {
     with_seeds("everything_at_once", |seed| {
         let mut island =
