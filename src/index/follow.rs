@@ -78,6 +78,14 @@ struct Want {
     attempts: u32,
     due: Instant,
     is_fetching: bool,
+    /// When it was last due, nobody who may be asked announced it: the first who does is asked at once.
+    lacks_anybody: bool,
+}
+
+impl Want {
+    fn new(due: Instant) -> Self {
+        Self { attempts: 0, due, is_fetching: false, lacks_anybody: false }
+    }
 }
 
 enum Wake {
@@ -194,7 +202,10 @@ impl IndexTask {
         } else {
             // What it held before is most likely still right for the moment until the new catalogue is here.
             let due = Instant::now();
-            self.wanted.entry(digest).or_insert(Want { attempts: 0, due, is_fetching: false });
+            let want = self.wanted.entry(digest).or_insert(Want::new(due));
+            if want.lacks_anybody && member.is_choosable() {
+                *want = Want { lacks_anybody: false, due, ..*want };
+            }
         }
     }
 
@@ -336,8 +347,8 @@ impl IndexTask {
             self.announcers(&digest).filter(|member| member.is_choosable()).cloned().collect();
         let Some(want) = self.wanted.get_mut(&digest) else { return };
         let Some(from) = could.get(want.attempts as usize % could.len().max(1)).cloned() else {
-            // Nobody could be asked. An event tells when that changes, and asks again.
-            want.due = Instant::now() + RETRY_MAX;
+            // The event of somebody who may be asked makes it due again.
+            *want = Want { lacks_anybody: true, due: Instant::now() + RETRY_MAX, ..*want };
             return;
         };
         want.is_fetching = true;

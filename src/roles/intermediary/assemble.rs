@@ -150,7 +150,7 @@ impl Shared {
         shares: &[ShareHolders],
     ) -> Result<Vec<Share>, Failure> {
         let Some(first) = shares.first() else {
-            let pending = snapshot.is_pending() || !self.mesh.is_complete();
+            let pending = snapshot.is_pending() || !self.mesh.is_complete() || self.is_behind(snapshot);
             return Err(if pending { Failure::Pending } else { Failure::Unknown });
         };
         let of = first.entry.share.of;
@@ -159,6 +159,16 @@ impl Shared {
             share.is_some_and(|share| share.holders.iter().any(|id| self.choosable(id).is_some()))
         };
         Ok((1..=of).filter(|index| !there(*index)).map(|index| Share { index, of }).collect())
+    }
+
+    /// Whether somebody has just come with a catalogue that the index has not heard of yet: it follows the table by
+    /// events, so for a moment it knows less. Only asked before a figure is said to be unknown.
+    fn is_behind(&self, snapshot: &Snapshot) -> bool {
+        let unheard = |member: &Arc<Member>| {
+            let digest = member.record.catalogue.map(|summary| Hash(summary.digest));
+            member.since.elapsed() < self.config.wait && digest.is_some_and(|digest| !snapshot.has(&digest))
+        };
+        self.mesh.table().all().iter().any(|member| member.is_choosable() && unheard(member))
     }
 
     /// The member, if a request may be sent to it.
