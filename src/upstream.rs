@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -30,6 +30,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 const IDLE_MAX: Duration = Duration::from_secs(4);
 /// Kept connections to one address; more are closed after use.
 const IDLE_PER_ADDRESS_MAX: usize = 64;
+/// So long it is remembered that connections to an address were closed: longer than any exchange takes.
+const CLOSED_REMEMBERED: Duration = Duration::from_secs(60);
 /// After an answer's last byte its connection is free within this, or something is wrong with it.
 const FREE_WITHIN: Duration = Duration::from_secs(1);
 /// A body that stands still this long is broken off.
@@ -131,6 +133,8 @@ struct Idle {
 #[derive(Clone, Debug, Default)]
 pub struct Upstreams {
     idle: Arc<Mutex<HashMap<SocketAddr, Vec<Idle>>>>,
+    /// When connections to these addresses were last closed: what was begun before is not kept after.
+    closed: Arc<Mutex<HashMap<SocketAddr, Instant>>>,
     tasks: TaskTracker,
 }
 
@@ -193,6 +197,7 @@ impl Upstreams {
 
     /// Closes connections that have been kept for too long. To be called every few seconds.
     pub fn sweep(&self) {
+        lock(&self.closed).retain(|_, at| at.elapsed() < CLOSED_REMEMBERED);
         self.lock().retain(|_, kept| {
             kept.retain(|idle| idle.since.elapsed() < IDLE_MAX && !idle.sender.is_closed());
             !kept.is_empty()
@@ -201,6 +206,9 @@ impl Upstreams {
 
     /// Closes the connections kept to these addresses: whoever listens there stops, and waits for us otherwise.
     pub fn close(&self, addresses: &[SocketAddr]) {
+        let now = Instant::now();
+        // First the note, then the pool: an exchange that ends in between sees one or the other.
+        lock(&self.closed).extend(addresses.iter().map(|at| (*at, now)));
         let mut pools = self.lock();
         for at in addresses {
             pools.remove(at);
@@ -239,12 +247,17 @@ impl Upstreams {
     }
 
     fn lease(&self, at: SocketAddr, sender: Sender) -> Lease {
-        Lease { at, sender, pool: self.clone() }
+        Lease { at, sender, begun: Instant::now(), pool: self.clone() }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<SocketAddr, Vec<Idle>>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, HashMap<SocketAddr, Vec<Idle>>> {
+        lock(&self.idle)
     }
+}
+
+/// The state behind these locks is whole after every statement, so a panic elsewhere does not spoil it.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// An answer whose body is still to come.
@@ -288,6 +301,8 @@ pub struct Whole {
 struct Lease {
     at: SocketAddr,
     sender: Sender,
+    /// When the head of its answer had come.
+    begun: Instant,
     pool: Upstreams,
 }
 
@@ -307,6 +322,9 @@ impl Lease {
 
     fn keep(self) {
         let mut pools = self.pool.lock();
+        if lock(&self.pool.closed).get(&self.at).is_some_and(|closed| *closed >= self.begun) {
+            return;
+        }
         let kept = pools.entry(self.at).or_default();
         if kept.len() >= IDLE_PER_ADDRESS_MAX {
             // The oldest, which is the one most likely to be closed soon.

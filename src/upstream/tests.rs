@@ -230,3 +230,18 @@ fn a_host_has_no_scope() {
         assert_eq!(get().request(at.parse().unwrap()).headers()["host"], host);
     }
 }
+
+#[tokio::test]
+async fn what_was_begun_before_a_close_is_not_kept_after_it() {
+    let listener = Listener::start(Manner::Answers(9)).await;
+    let upstreams = Upstreams::default();
+    let deadline = Instant::now() + Duration::from_secs(5);
+    let reply = upstreams.send(listener.at, &Ask::get("/"), deadline).await.unwrap();
+    upstreams.close(&[listener.at]);
+    let (_, body) = reply.into_parts();
+    body.collect().await.unwrap();
+    upstreams.fetch(listener.at, &Ask::get("/"), 5, deadline).await.unwrap();
+    assert_eq!(listener.connections(), 2, "the one that stops would wait for us");
+    upstreams.fetch(listener.at, &Ask::get("/"), 5, deadline).await.unwrap();
+    assert_eq!(listener.connections(), 2, "later ones are kept as ever");
+}
