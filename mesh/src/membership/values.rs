@@ -9,7 +9,7 @@ use crate::member::{Address, CatalogueSummary, Epoch, MemberId, Record};
 use crate::verify::Refused;
 use crate::wire::MeshTag;
 
-/// What a node is when it starts. What it says of itself later: [`Membership::announce`].
+/// What a node is when it starts. What it says of itself later: [`announce`](super::Membership::announce).
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Which mesh.
@@ -107,7 +107,7 @@ pub enum Destination {
     Unicast(SocketAddr),
 }
 
-/// A wish for another member's table; answered by [`Membership::merge`] or [`Membership::fetch_failed`].
+/// A wish for another member's table; answered by [`merge`](super::Membership::merge) or [`fetch_failed`](super::Membership::fetch_failed).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Fetch {
     /// Whose.
@@ -116,7 +116,7 @@ pub struct Fetch {
     pub at: Vec<SocketAddr>,
 }
 
-/// When [`Membership::handle_timeout`] has work.
+/// When [`handle_timeout`](super::Membership::handle_timeout) has work.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Wakeup {
     /// When.
