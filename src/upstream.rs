@@ -12,7 +12,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header};
+use http::{HeaderMap, Method, Request, StatusCode, Uri, header};
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
@@ -23,6 +23,7 @@ use tokio::time::{timeout, timeout_at};
 use tokio_util::task::TaskTracker;
 
 use crate::http::body::BodyError;
+use crate::http::hosts::host_of;
 
 /// A member on the LAN that does not accept within this is not there.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
@@ -109,16 +110,10 @@ impl Ask {
         *request.uri_mut() = self.target.clone();
         *request.headers_mut() = self.headers.clone();
         if !self.headers.contains_key(header::HOST) {
-            let host = HeaderValue::try_from(without_scope(at).to_string()).expect("digits, dots and colons");
-            request.headers_mut().insert(header::HOST, host);
+            request.headers_mut().insert(header::HOST, host_of(at));
         }
         request
     }
-}
-
-/// A zone is ours, and no valid part of `Host`.
-fn without_scope(at: SocketAddr) -> SocketAddr {
-    SocketAddr::new(at.ip(), at.port())
 }
 
 type Sender = SendRequest<Empty<Bytes>>;

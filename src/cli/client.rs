@@ -31,6 +31,7 @@ const ANSWER_BYTES_MAX: usize = 64 << 20;
 pub struct Client {
     /// `HOST:PORT` as it stands in `Host`.
     authority: String,
+    /// What is looked up: a name, or an address, with its zone if it has one.
     host: String,
     port: u16,
 }
@@ -164,7 +165,12 @@ impl Client {
     /// For an address.
     #[must_use]
     pub fn of(address: SocketAddr) -> Self {
-        Self { authority: address.to_string(), host: address.ip().to_string(), port: address.port() }
+        let host = match address {
+            SocketAddr::V6(six) if six.scope_id() != 0 => format!("{}%{}", six.ip(), six.scope_id()),
+            _ => address.ip().to_string(),
+        };
+        let authority = SocketAddr::new(address.ip(), address.port()).to_string();
+        Self { authority, host, port: address.port() }
     }
 
     /// `HOST:PORT`.

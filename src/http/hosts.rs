@@ -5,12 +5,20 @@
 //! do) or the page's own name was made to point at us (DNS rebinding), which shows in `Host`.
 //! Programs other than browsers send what they like and are not held up by any of this.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
-use http::HeaderMap;
 use http::header::ORIGIN;
+use http::{HeaderMap, HeaderValue};
 
 use crate::http::request::Gated;
+
+/// `Host` for a request to an address. Without its zone: that means something on this host alone, and no form of
+/// `Host` has a place for it (RFC 9110, section 7.2).
+#[must_use]
+pub fn host_of(at: SocketAddr) -> HeaderValue {
+    let without_zone = SocketAddr::new(at.ip(), at.port());
+    HeaderValue::try_from(without_zone.to_string()).expect("digits, letters, dots, colons and brackets")
+}
 
 /// Names under which pages that show the table may be asked for.
 #[derive(Clone, Debug, Default)]

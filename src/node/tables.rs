@@ -10,6 +10,8 @@ use isle_mesh::mesh::{BoxFuture, FetchError, TableFetch};
 use isle_mesh::transfer::TRANSFER_BYTES_MAX;
 use tokio::net::TcpStream;
 
+use crate::http::hosts::host_of;
+
 /// One connection for each fetch: they are rare.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tables;
@@ -26,7 +28,7 @@ async fn records(at: SocketAddr) -> anyhow::Result<Bytes> {
     stream.set_nodelay(true)?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let request =
-        Request::get("/mesh/records").header(header::HOST, at.to_string()).body(Empty::<Bytes>::new())?;
+        Request::get("/mesh/records").header(header::HOST, host_of(at)).body(Empty::<Bytes>::new())?;
     let exchange = async {
         let mut answer = sender.send_request(request).await?;
         anyhow::ensure!(answer.status() == StatusCode::OK, "answered {}", answer.status());

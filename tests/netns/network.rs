@@ -125,6 +125,13 @@ impl Wire {
         self.rule(&format!("off out {port}"), cut.then(|| format!("oifname \"{port}\" drop")))
     }
 
+    /// Nobody hears what this host says to all; what it says to one arrives. Or again.
+    pub(crate) fn drop_said_to_all(&self, host: &Host, on: bool) -> Result<()> {
+        let port = host.port_on(self)?;
+        let rule = format!("iifname \"{port}\" meta pkttype {{ broadcast, multicast }} udp dport 5235 drop");
+        self.rule(&format!("mute {port}"), on.then_some(rule))
+    }
+
     /// Drops what these words of nft match, under a name of its own, or no more.
     pub(crate) fn drop_matching(&self, matching: &str, on: bool) -> Result<()> {
         self.rule(matching, on.then(|| format!("{matching} drop")))

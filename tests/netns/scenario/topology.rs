@@ -24,10 +24,14 @@ pub(super) const SCENARIOS: &[Claim] = &[
     ("topology::a_small_network_is_reached_by_its_own_directed_broadcast", small_network),
     ("topology::without_broadcast_multicast_finds_the_others", multicast_only),
     ("topology::ipv6_alone_is_enough", ipv6_only),
+    ("topology::a_table_is_fetched_over_link_local_addresses", first_words_lost),
 ];
 
 /// A negative is believed after this much silence: several beacons of everybody.
 const NOTHING_HAPPENS_FOR: Duration = Duration::from_millis(1500);
+
+/// A record is repeated for so long after it was first said (150 ms), and then not for half a minute.
+const FIRST_WORDS_FOR: Duration = Duration::from_millis(500);
 
 fn one_host(run: &Run) -> Result<()> {
     let island = Island::start(run, &[("other", &["intermediary"])])?;
@@ -201,6 +205,24 @@ fn ipv6_only(run: &Run) -> Result<()> {
     let wire = Wire::new()?;
     wire.drop_matching("ether type ip", true)?;
     pair_finds_itself(run, &wire, ["fd77::2/64", "fd77::3/64"])
+}
+
+/// All records of one are lost while its link comes up; the other, who hears it later, fetches its table from the address
+/// it was heard from, which over IPv6 is link-local.
+fn first_words_lost(run: &Run) -> Result<()> {
+    let wire = Wire::new()?;
+    wire.drop_matching("ether type ip", true)?;
+    let folder = run.folder.path();
+    let hosts = [wire.host("hub", "fd77::2/64")?, wire.host("p1", "fd77::3/64")?];
+    wire.drop_said_to_all(&hosts[1], true)?;
+    let mut pieces = Node::spawn(&hosts[1], folder, &["pieces"])?;
+    pieces.ready()?;
+    thread::sleep(FIRST_WORDS_FOR);
+    wire.drop_said_to_all(&hosts[1], false)?;
+    let hub = Node::start(&hosts[0], folder, &["intermediary"])?;
+    let took = node::agree(&[&hub, &pieces], 2, SETTLED_WITHIN)?;
+    run.measures.add("two nodes agree, after the second was ready", took);
+    Ok(())
 }
 
 /// An intermediary and a piece server with these addresses find each other and serve.
