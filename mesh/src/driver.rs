@@ -6,12 +6,13 @@
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::net::UdpSocket;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -50,6 +51,10 @@ const DATAGRAMS_PER_PORT_MIN: usize = 16;
 const BEHIND_MAX: Duration = Duration::from_millis(50);
 /// The table as others fetch it is made anew this often at most, unless it changed: it says how old each word is.
 const EXPORT_AGE_MAX: Duration = Duration::from_secs(1);
+/// A host refuses at once or, behind a filter, never.
+const PROBE_WAIT: Duration = Duration::from_millis(200);
+/// Probes under way at once; above this they are left out, for they only make a verdict quicker.
+const PROBES_MAX: usize = 32;
 /// A member that does not give its table within this is passed over.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -106,6 +111,7 @@ pub(crate) fn start(
         tag,
         tasks: JoinSet::new(),
         leaving: None,
+        probes: 0,
         metrics: metrics.clone(),
     };
     driver.machine.start(now);
@@ -174,6 +180,8 @@ struct Driver {
     tag: MeshTag,
     tasks: JoinSet<Outcome>,
     leaving: Option<Vec<oneshot::Sender<()>>>,
+    /// Probes under way.
+    probes: usize,
     metrics: Metrics,
 }
 
@@ -188,6 +196,8 @@ struct Exported {
 /// What a task of the driver brought.
 enum Outcome {
     Fetched(MemberId, Option<VerifiedTransfer>),
+    /// The address that refused, if it did.
+    Probed(Option<SocketAddr>),
     Over,
 }
 
@@ -386,6 +396,12 @@ impl Driver {
         match outcome {
             Some(Outcome::Fetched(from, Some(table))) => self.machine.merge(now, from, &table),
             Some(Outcome::Fetched(from, None)) => self.machine.fetch_failed(now, from),
+            Some(Outcome::Probed(refused)) => {
+                self.probes -= 1;
+                if let Some(at) = refused {
+                    self.machine.handle_refused(now, at);
+                }
+            }
             Some(Outcome::Over) => {}
             None => warn!("a task of the mesh panicked"),
         }
@@ -418,6 +434,16 @@ impl Driver {
         }
     }
 
+    /// Whether the interface of this IPv6 socket has one for IPv4, which everybody there hears, too.
+    fn is_second(&self, port: &Port) -> bool {
+        let is_v4 = |port: &Port| port.paths.first().is_some_and(SocketAddr::is_ipv4);
+        !is_v4(port)
+            && self
+                .ports
+                .iter()
+                .any(|other| other.shared && other.interface == port.interface && is_v4(other))
+    }
+
     fn send(&mut self, to: Destination, bytes: &[u8]) {
         match to {
             Destination::Everyone => {
@@ -425,6 +451,19 @@ impl Driver {
                     for path in &port.paths {
                         self.metrics.sent(&port.send(bytes, *path));
                     }
+                }
+            }
+            Destination::EveryoneBriefly => {
+                for port in self.ports.iter().filter(|port| port.shared && !self.is_second(port)) {
+                    if let Some(path) = port.paths.first() {
+                        self.metrics.sent(&port.send(bytes, *path));
+                    }
+                }
+            }
+            Destination::Probe(at) => {
+                if self.probes < PROBES_MAX {
+                    self.probes += 1;
+                    self.tasks.spawn(probe(at, bytes.to_vec()));
                 }
             }
             Destination::Unicast(at) => {
@@ -437,6 +476,23 @@ impl Driver {
                 }
             }
         }
+    }
+}
+
+/// Sends `bytes` from a socket of their own, and waits a while for the host to refuse them. Answers go to
+/// the private socket.
+async fn probe(at: SocketAddr, bytes: Vec<u8>) -> Outcome {
+    let refused = async {
+        let any: IpAddr =
+            if at.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        let socket = UdpSocket::bind((any, 0)).await?;
+        socket.connect(at).await?;
+        socket.send(&bytes).await?;
+        socket.recv(&mut [0; 1]).await
+    };
+    match timeout(PROBE_WAIT, refused).await {
+        Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused => Outcome::Probed(Some(at)),
+        _ => Outcome::Probed(None),
     }
 }
 

@@ -209,8 +209,12 @@ pub enum LeaveReason {
 pub enum Reason {
     /// Nothing heard for longer than its silence limit.
     Silent,
-    /// No answer to pings either.
+    /// Enough of its watchers say so: no answer to pings either.
     NoAnswer,
+    /// As `NoAnswer`, but said by others for want of watchers.
+    Unilateral,
+    /// Others hear it, we do not.
+    Unheard,
     /// Known from others only, not yet heard by ourselves.
     Unproven,
     /// Said farewell.
@@ -226,12 +230,28 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// All there are.
+    pub const ALL: [Self; 10] = [
+        Self::Silent,
+        Self::NoAnswer,
+        Self::Unilateral,
+        Self::Unheard,
+        Self::Unproven,
+        Self::Farewell,
+        Self::Draining,
+        Self::NewerVersion,
+        Self::DuplicateKey,
+        Self::NoAddress,
+    ];
+
     /// The word used in JSON, logs and metrics.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Silent => "silent",
             Self::NoAnswer => "no-answer",
+            Self::Unilateral => "unilateral",
+            Self::Unheard => "unheard",
             Self::Unproven => "unproven",
             Self::Farewell => "farewell",
             Self::Draining => "draining",

@@ -9,7 +9,13 @@
 //! | `receive` | what is done with a datagram |
 //! | `announce` | what we say of ourselves: records, beacons |
 //! | `join` | hello, offer, cookie, the table of others |
-//! | `watch` | who is silent, who answers |
+//! | `watch` | whom we watch: silence, questions, self-doubt |
+//! | `watchers` | who watches us; our beacons |
+//! | `verdict` | votes, certificates, who is down |
+//! | `refute` | proofs, hints, refused connections |
+//! | `lazy` | pulses that are not verified yet |
+//! | `meet` | those who speak and are not in our table |
+//! | `peer` | what is kept of a member besides its words |
 //! | `leave` | draining, farewells, passing them on |
 //! | `island` | which island we count ourselves to |
 //! | `sync` | whole tables, ours and theirs |
@@ -21,7 +27,7 @@
 //! Source: NETWORK.md, sections 5 to 9.
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -33,22 +39,28 @@ use crate::event::Event;
 use crate::identity::Identity;
 use crate::member::{Address, Load, Member, MemberId, Record, Seq, Stamp};
 use crate::table::{Entry, Table};
-use crate::wire::{MeshTag, WIRE_VERSION};
+use crate::wire::{MeshTag, Message, WIRE_VERSION};
 
 mod announce;
 mod island;
 mod join;
+mod lazy;
 mod leave;
 mod links;
+mod meet;
+mod peer;
 mod rate;
 mod receive;
+mod refute;
 mod sync;
 #[cfg(test)]
 mod tests;
 mod timers;
 mod values;
+mod verdict;
 mod view;
 mod watch;
+mod watchers;
 
 pub use links::{Neighbours, is_near};
 pub use values::{
@@ -56,9 +68,12 @@ pub use values::{
 };
 
 use join::Joining;
+use meet::Strangers;
+use peer::Peer;
 use rate::Rates;
+use refute::Spoken;
 use timers::{Timer, Timers};
-use watch::Peer;
+use watchers::Watched;
 
 /// The state machine of one node.
 #[derive(Debug)]
@@ -86,7 +101,17 @@ pub struct Membership {
     load_told: Load,
     beacon_told: Option<Instant>,
     joining: Joining,
+    strangers: Strangers,
+    /// Members whose records we are about to ask for.
+    wanted: BTreeSet<MemberId>,
+    watched: Watched,
+    spoken: Spoken,
+    /// We said that we hear no broadcasts.
+    deaf_told: bool,
+    /// So long our own ears are not to be trusted.
     doubt_until: Option<Instant>,
+    /// So long verdicts come from everywhere.
+    storm_until: Option<Instant>,
     neighbours_changed: bool,
     leaving: bool,
     /// Our farewell, and how many copies of it are still to be sent.
@@ -142,7 +167,13 @@ impl Membership {
             beacon_told: None,
             joining: Joining::new(rng.random(), rng.random()),
             rng,
+            strangers: Strangers::default(),
+            wanted: BTreeSet::new(),
+            watched: Watched::default(),
+            spoken: Spoken::default(),
+            deaf_told: false,
             doubt_until: None,
+            storm_until: None,
             neighbours_changed: true,
             leaving: false,
             farewell: None,
@@ -183,13 +214,24 @@ impl Membership {
             match timer {
                 Timer::Hello(attempt) => self.say_hello(attempt),
                 Timer::NobodyThere => self.joining.give_up(),
-                Timer::Beacon => self.say_beacon_in_turn(now),
+                Timer::Tick => self.tick(now),
+                Timer::ChooseWatchers => self.choose_watchers(now),
+                Timer::Defend => self.say_beacon(now),
                 Timer::Refresh => self.refresh_record(now),
                 Timer::Copy(bytes) => self.send_copy(bytes),
                 Timer::Relay(id) => self.relay(id),
                 Timer::Silence(id, watch) => self.check_silence(now, id, watch),
+                Timer::Look => self.look_around(now),
                 Timer::FirstAsk(id) => self.ask_first(now, id),
                 Timer::Ask(id, epoch, nonce) => self.ask_again(now, id, epoch, nonce),
+                Timer::VoteCopy(id, bytes) => self.vote_copy(id, bytes),
+                Timer::Consider(id, number) => self.consider_in_turn(now, id, number),
+                Timer::Certify(id) => self.certify(now, id),
+                Timer::CertificateCopy(id, bytes) => self.certificate_copy(id, bytes),
+                Timer::Prove(id) => self.say_proof(id),
+                Timer::Probe(id, since) => self.probe(id, since),
+                Timer::WantRecord(id) => self.ask_for_record(id),
+                Timer::Meet => self.meet_strangers(now),
                 Timer::CatchUp => self.catch_up(now),
                 Timer::Overdue(id) => self.overdue(now, id),
                 Timer::Forget => self.forget_gone(now),
@@ -212,6 +254,7 @@ impl Membership {
         self.rates.sweep(now);
         self.joining.sweep(now);
         self.table.expire_floors(now);
+        self.sweep_accusers(now);
         self.timers.arm(now + Duration::from_secs(10), Timer::Sweep);
     }
 
@@ -255,6 +298,12 @@ impl Membership {
 
     fn send(&mut self, to: Destination, bytes: Bytes) {
         self.transmits.push_back(Transmit { to, bytes });
+    }
+
+    /// The next word of ours: signed, in order.
+    fn sign(&mut self, message: &Message) -> Bytes {
+        let seq = self.next_seq();
+        self.identity.sign_word(self.tag, message, seq)
     }
 
     fn next_seq(&mut self) -> Seq {

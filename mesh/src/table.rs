@@ -123,7 +123,11 @@ impl Entry {
 
     /// What it adds to the digest now.
     fn counted(&self) -> u64 {
-        if self.has_left() { 0 } else { self.share }
+        match (self.has_left(), self.down) {
+            (true, _) => 0,
+            (false, false) => self.share,
+            (false, true) => digest_of_down(self.share),
+        }
     }
 }
 
@@ -182,6 +186,12 @@ impl Table {
     /// All members, by id; also those of which only the farewell is known.
     pub fn iter(&self) -> impl Iterator<Item = (&MemberId, &Entry)> {
         self.entries.iter()
+    }
+
+    /// Whether a floor of this member is kept.
+    #[must_use]
+    pub fn remembers(&self, id: &MemberId) -> bool {
+        self.floors.contains(id) || self.doubted.contains(id)
     }
 
     /// How many entries there are, listed or not.
@@ -305,7 +315,9 @@ impl Table {
     /// that has left or has no record.
     pub fn set_down(&mut self, id: &MemberId, since: Option<Instant>, now: Instant) {
         let Some(entry) = self.entries.get_mut(id) else { return };
+        let counted = entry.counted();
         entry.down = since.is_some();
+        self.digest = self.digest.wrapping_sub(counted).wrapping_add(entry.counted());
         self.restate(*id, now);
         if let Some(since) = since {
             self.date_gone(id, since);
@@ -451,6 +463,12 @@ pub fn digest_of(record: &[u8]) -> u64 {
     let mut first = [0; 8];
     first.copy_from_slice(&blake3::hash(record).as_bytes()[..8]);
     u64::from_le_bytes(first)
+}
+
+/// What a member adds that is down: told apart from what it adds while it is not.
+#[must_use]
+pub fn digest_of_down(share: u64) -> u64 {
+    digest_of(&share.to_le_bytes())
 }
 
 fn put<T>(slot: &mut Option<Said<T>>, duplicate: &mut bool, said: Said<T>) -> Result<(), Refused> {

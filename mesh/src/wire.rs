@@ -9,7 +9,9 @@
 
 use std::net::SocketAddr;
 
-use crate::member::{LeaveReason, Load, MemberId, Record, Seq, Stamp};
+use bytes::Bytes;
+
+use crate::member::{Epoch, LeaveReason, Load, MemberId, Record, Seq, Stamp};
 
 pub(crate) mod body;
 pub(crate) mod fields;
@@ -36,7 +38,10 @@ pub const HELLO_BYTES_MIN: usize = body::HELLO_SAID_BYTES + SIGNATURE_BYTES;
 /// The version this code writes and reads.
 pub const WIRE_VERSION: u8 = 1;
 
-/// The numbers of the messages. 9 to 13 are kept for HINT, SUSPECT, DOWN, PROOF and ROUTES.
+/// Most votes in a DOWN: so many fit a datagram.
+pub const VOTES_MAX: usize = 5;
+
+/// The numbers of the messages. 13 is kept for ROUTES.
 pub mod kind {
     /// ANNOUNCE.
     pub const ANNOUNCE: u8 = 1;
@@ -54,6 +59,14 @@ pub mod kind {
     pub const PONG: u8 = 7;
     /// FAREWELL.
     pub const FAREWELL: u8 = 8;
+    /// HINT.
+    pub const HINT: u8 = 9;
+    /// SUSPECT.
+    pub const SUSPECT: u8 = 10;
+    /// DOWN.
+    pub const DOWN: u8 = 11;
+    /// PROOF.
+    pub const PROOF: u8 = 12;
 }
 
 /// Bytes that are no datagram of ours. Never an alarm: anybody can send anything.
@@ -164,6 +177,14 @@ pub enum Message {
     Pong(Pong),
     /// "I leave on purpose." Slot: end.
     Farewell(Farewell),
+    /// "A connection to it was refused: ask it." To its watchers.
+    Hint(Hint),
+    /// "It is silent." A vote.
+    Suspect(Suspect),
+    /// "So many have said so": votes, verbatim.
+    Down(Down),
+    /// "It has said this since": a pulse of the accused, verbatim.
+    Proof(Proof),
 }
 
 impl Message {
@@ -179,6 +200,10 @@ impl Message {
             Self::Ping(_) => kind::PING,
             Self::Pong(_) => kind::PONG,
             Self::Farewell(_) => kind::FAREWELL,
+            Self::Hint(_) => kind::HINT,
+            Self::Suspect(_) => kind::SUSPECT,
+            Self::Down(_) => kind::DOWN,
+            Self::Proof(_) => kind::PROOF,
         }
     }
 }
@@ -256,6 +281,8 @@ pub struct Ping {
     pub target: MemberId,
     /// UDP port the answer goes to.
     pub unicast_port: u16,
+    /// Asks for the target's record besides; only a member that the target knows gets it.
+    pub wants_record: bool,
 }
 
 /// Body of PONG.
@@ -272,4 +299,40 @@ pub struct Pong {
 pub struct Farewell {
     /// Why.
     pub reason: LeaveReason,
+}
+
+/// Body of HINT.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Hint {
+    /// Who refused a connection.
+    pub target: MemberId,
+}
+
+/// Body of SUSPECT: one vote, good only with what it is judged by.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Suspect {
+    /// Who is silent.
+    pub target: MemberId,
+    /// The life it is judged in.
+    pub epoch: Epoch,
+    /// The record that names the voter a watcher, by its seq in that epoch.
+    pub record_seq: Seq,
+    /// The newest word of the target that the voter knows, by its seq in that epoch; not below `record_seq`.
+    pub last_seq: Seq,
+    /// For how long the voter has heard nothing, in milliseconds.
+    pub silence_ms: u32,
+}
+
+/// Body of DOWN: a certificate.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Down {
+    /// Whole SUSPECT datagrams, 1 to [`VOTES_MAX`]. Nothing is known of them yet: each is verified by itself.
+    pub votes: Vec<Bytes>,
+}
+
+/// Body of PROOF.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Proof {
+    /// A whole BEACON or PONG datagram. Nothing is known of it yet: it is verified by itself.
+    pub pulse: Bytes,
 }

@@ -216,6 +216,8 @@ pub fn meaning(reason: Reason) -> &'static str {
     match reason {
         Reason::Silent => "nothing has been heard from it for longer than usual",
         Reason::NoAnswer => "it has fallen silent and does not answer pings",
+        Reason::Unilateral => "it and its watchers have fallen silent, and it does not answer pings",
+        Reason::Unheard => "others hear it, this node does not",
         Reason::Unproven => "it is known from others only and has not been heard here yet",
         Reason::Farewell => "it was stopped and said farewell",
         Reason::Draining => "it is being stopped and finishes what it has",
@@ -230,7 +232,10 @@ pub fn meaning(reason: Reason) -> &'static str {
 pub fn advice(reason: Reason) -> Option<&'static str> {
     match reason {
         Reason::Silent => Some("Wait a few seconds; if it stays, look at that host with: isle status"),
-        Reason::NoAnswer => Some("Start it again, or check its host and its cable."),
+        Reason::NoAnswer | Reason::Unilateral => Some("Start it again, or check its host and its cable."),
+        Reason::Unheard => {
+            Some("Something between lets words through one way only: check cables, switches and firewalls.")
+        }
         Reason::Unproven => {
             Some("If it stays, unicast UDP may be filtered on the way: compare isle members here and there.")
         }

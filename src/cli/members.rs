@@ -227,17 +227,7 @@ pub fn one(screen: Screen, page: &MembersPage, member: &MemberView) -> String {
 #[must_use]
 pub fn meaning(reason: &str) -> String {
     use isle_mesh::member::Reason;
-    const ALL: [Reason; 8] = [
-        Reason::Silent,
-        Reason::NoAnswer,
-        Reason::Unproven,
-        Reason::Farewell,
-        Reason::Draining,
-        Reason::NewerVersion,
-        Reason::DuplicateKey,
-        Reason::NoAddress,
-    ];
-    let known = ALL.into_iter().find(|known| known.as_str() == reason);
+    let known = Reason::ALL.into_iter().find(|known| known.as_str() == reason);
     known.map_or_else(|| reason.to_owned(), |known| crate::api::view::meaning(known).to_owned())
 }
 

@@ -11,7 +11,9 @@ use isle_mesh::member::{Address, CatalogueSummary, Epoch, LeaveReason, Load, Mem
 use isle_mesh::proof::{self, Proof, verify_proof};
 use isle_mesh::transfer::{self, Transfer, TransferFloor, TransferWord, verify_transfer};
 use isle_mesh::verify::verify;
-use isle_mesh::wire::{Beacon, Cookie, Farewell, Hello, MeshTag, Message, Offer, Ping, Pong};
+use isle_mesh::wire::{
+    self, Beacon, Cookie, Down, Farewell, Hello, Hint, MeshTag, Message, Offer, Ping, Pong, Suspect,
+};
 
 /// Recorded bytes.
 pub(crate) struct Vector {
@@ -157,6 +159,24 @@ fn farewell() -> Message {
     Message::Farewell(Farewell { reason: LeaveReason::Stopped })
 }
 
+fn vote() -> Suspect {
+    let target = Identity::for_test(2).id();
+    Suspect { target, epoch: Epoch(1), record_seq: Seq(7), last_seq: Seq(40), silence_ms: 612 }
+}
+
+/// The same vote by another.
+fn vote_of(voter: u64, seq: u64) -> Bytes {
+    Identity::for_test(voter).sign_word(tag(), &Message::Suspect(vote()), Seq(seq))
+}
+
+fn pulse_of(author: u64, seq: u64) -> Bytes {
+    Identity::for_test(author).sign_word(
+        tag(),
+        &Message::Beacon(Beacon { record_seq: Seq(7), ..beacon() }),
+        Seq(seq),
+    )
+}
+
 fn accepted() -> Vec<Vector> {
     let hello = Hello {
         nonce: 0x1122_3344_5566_7788,
@@ -187,7 +207,11 @@ fn accepted() -> Vec<Vector> {
         ..offer.clone()
     };
     let cookie = Cookie { nonce: hello.nonce, cookie: [9; 16] };
-    let ping = Ping { nonce: 77, target: Identity::for_test(2).id(), unicast_port: 40_001 };
+    let ping =
+        Ping { nonce: 77, target: Identity::for_test(2).id(), unicast_port: 40_001, wants_record: false };
+    let wanting = Ping { wants_record: true, ..ping };
+    let vote = vote();
+    let down = Down { votes: vec![vote_of(3, 30), vote_of(4, 8), vote_of(5, 200)] };
     let draining = Record { draining: true, ..record() };
     let busy = Beacon { full: true, deaf: true, ..beacon() };
     vec![
@@ -202,8 +226,18 @@ fn accepted() -> Vec<Vector> {
         says("offer-v6", "An answer over IPv6.", 22, Message::Offer(offer_v6)),
         says("cookie", "The answer to a question from another network.", 23, Message::Cookie(cookie)),
         says("ping", "Are you there?", 24, Message::Ping(ping)),
+        says("ping-wanting", "Are you there, and what is your record?", 24, Message::Ping(wanting)),
         says("pong", "Yes.", 25, Message::Pong(Pong { nonce: 77, beacon: beacon() })),
         says("farewell", "I leave on purpose.", 26, farewell()),
+        says("hint", "A connection to it was refused.", 27, Message::Hint(Hint { target: vote.target })),
+        says("suspect", "It is silent.", 28, Message::Suspect(vote)),
+        says("down", "Three have said so.", 29, Message::Down(down)),
+        says(
+            "proof-of-life",
+            "It has said this since.",
+            30,
+            Message::Proof(wire::Proof { pulse: pulse_of(2, 41) }),
+        ),
     ]
 }
 
@@ -232,7 +266,7 @@ fn newer() -> Vec<Vector> {
             "Unknown flag bits are ignored.",
             signed(1, 2, b"\x83\xa1s\x11\xa1x\xcd\xff\xf1\xa1d\x05"),
         ),
-        datagram("newer-kind", "A kind of a later version: kept as bytes.", signed(1, 9, b"anything")),
+        datagram("newer-kind", "A kind of a later version: kept as bytes.", signed(1, 99, b"anything")),
         datagram("newer-version", "A later version: kept as bytes.", signed(2, 8, b"\xc1\xc1")),
     ]
 }
@@ -314,6 +348,17 @@ fn malformed() -> Vec<Vector> {
         datagram("address-mapped", "IPv4 is not said as IPv6.", with(mapped)),
         datagram("address-nine", "At most eight addresses.", with(&nine)),
         datagram("hello-short", "A question shorter than its answer.", author().sign_said(short_hello)),
+        datagram(
+            "suspect-backwards",
+            "A last word before the record that it is judged by.",
+            signed(1, 10, &[b"\x84\xa1e\x01\xa1r\x09\xa1p\x08\xa1t\xc4\x20".as_slice(), &[1; 32]].concat()),
+        ),
+        datagram("down-empty", "A certificate without a vote.", signed(1, 11, b"\x81\xa1v\x90")),
+        datagram(
+            "down-six",
+            "At most five votes.",
+            signed(1, 11, b"\x81\xa1v\x96\xc4\0\xc4\0\xc4\0\xc4\0\xc4\0\xc4\0"),
+        ),
         datagram(
             "ping-portless",
             "Nowhere to answer to.",

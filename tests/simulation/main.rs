@@ -97,7 +97,7 @@ fn nobody_healthy_is_given_up_though_a_tenth_of_the_processes_stall() {
         let mut island = island(40, seed).loss(0.05).delay(ms(0), ms(2)).started_within(ms(500));
         island.run_for(secs(3));
         for _ in 0..20 {
-            island.stall(4, ms(200), ms(900));
+            island.stall(4, ms(200), ms(500));
             island.run_for(secs(1));
         }
         assert_eq!(island.measures.false_downs, 0);

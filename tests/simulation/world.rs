@@ -395,8 +395,8 @@ impl World {
             let bytes = transmit.bytes;
             self.network.record(&mut self.random, &bytes);
             match transmit.to {
-                Destination::Everyone => self.send_to_everyone(node, &bytes),
-                Destination::Unicast(to) => {
+                Destination::Everyone | Destination::EveryoneBriefly => self.send_to_everyone(node, &bytes),
+                Destination::Unicast(to) | Destination::Probe(to) => {
                     if let Some(other) = node_at(to.ip()) {
                         self.send(node, other, to.port() == SHARED, &bytes);
                     }

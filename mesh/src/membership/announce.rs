@@ -30,7 +30,9 @@ impl Membership {
         self.say_record(now);
         self.begin_joining(now);
         let soon = self.up_to(self.beacon_period());
-        self.timers.arm(now + soon, Timer::Beacon);
+        self.timers.arm(now + soon, Timer::Tick);
+        let look = self.up_to(Duration::from_millis(500));
+        self.timers.arm(now + look, Timer::Look);
         self.timers.arm(now + Duration::from_secs(1), Timer::Forget);
         self.timers.arm(now + Duration::from_secs(10), Timer::Sweep);
     }
@@ -78,13 +80,15 @@ impl Membership {
 
     /// Signs the record anew and sends it to everyone, with its copies.
     pub(super) fn say_record(&mut self, now: Instant) {
-        let seq = self.next_seq();
-        let message = Message::Announce(self.record.clone());
-        let bytes = self.identity.sign_word(self.tag, &message, seq);
-        let stamp = Stamp { epoch: self.identity.epoch(), seq };
+        let bytes = self.sign(&Message::Announce(self.record.clone()));
+        let stamp = Stamp { epoch: self.identity.epoch(), seq: self.seq };
         let first = self.record_said.is_none();
         self.record_said = Some((stamp, bytes.clone()));
         let copies = if self.record.draining { URGENT } else { NEWS };
+        if self.deaf_told {
+            let watchers = self.record.watchers.clone();
+            self.send_to_each(&watchers, &bytes);
+        }
         self.say_thrice(now, bytes, copies);
         self.timers.disarm(|timer| *timer == Timer::Refresh);
         let refresh = self.jittered(REFRESH);
@@ -131,13 +135,6 @@ impl Membership {
         Duration::from_millis(nodes.clamp(200, 5_000))
     }
 
-    pub(super) fn say_beacon_in_turn(&mut self, now: Instant) {
-        let period = self.beacon_period();
-        let next = self.jittered(period);
-        self.timers.arm(now + next, Timer::Beacon);
-        self.say_beacon(now);
-    }
-
     /// A beacon out of turn, but not more than one in `LOAD_NEWS`.
     pub(super) fn beacon_soon(&mut self, now: Instant) {
         if self.beacon_told.is_none_or(|at| now.saturating_duration_since(at) >= LOAD_NEWS) {
@@ -145,25 +142,22 @@ impl Membership {
         }
     }
 
-    fn say_beacon(&mut self, now: Instant) {
+    /// A beacon to everyone by every path.
+    pub(super) fn say_beacon(&mut self, now: Instant) {
         if self.leaving || self.record_said.is_none() {
             return;
         }
-        let message = Message::Beacon(self.beacon());
-        let seq = self.next_seq();
-        let bytes = self.identity.sign_word(self.tag, &message, seq);
-        self.beacon_told = Some(now);
-        self.load_told = self.load;
-        self.send(Destination::Everyone, bytes);
+        let bytes = self.signed_beacon(now);
+        self.broadcast(now, bytes, true);
     }
 
-    pub(super) fn beacon(&self) -> Beacon {
+    pub(super) fn beacon(&self, now: Instant) -> Beacon {
         let (record, _) = self.record_said.as_ref().expect("beacons are said after the record");
         Beacon {
             record_seq: record.seq,
             load: self.load,
             full: is_full(self.load),
-            deaf: false,
+            deaf: self.is_deaf(now),
             digest: self.digest(),
         }
     }

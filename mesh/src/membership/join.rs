@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use super::meet::FOR_YOU;
 use super::{Destination, Fetch, Membership, Source, Timer};
-use crate::member::{MemberId, Stamp, Standing};
+use crate::member::{MemberId, Stamp};
 use crate::verify::Refused;
 use crate::wire::{Cookie, Header, Hello, Message, Offer, kind};
 
@@ -136,15 +137,14 @@ impl Membership {
         self.say_hello(0);
     }
 
-    /// Somebody speaks of whom we know nothing. Whoever knows nobody asks again who is there: all that was to tell it
-    /// at its start may have been lost, and records are repeated only every 30 s.
-    pub(super) fn hear_unknown(&mut self, now: Instant) {
-        let has_company =
-            || self.peers.values().any(|peer| peer.standing == Standing::Alive && peer.heard.is_some());
+    /// Asks everybody again who is there, if that was not done lately. Returns whether it was done.
+    pub(super) fn ask_everybody_again(&mut self, now: Instant) -> bool {
         let lately = self.joining.asked.is_some_and(|at| now < at + ASK_AGAIN);
-        if self.joining.complete && !lately && self.joining.fetching.is_none() && !has_company() {
+        let may = self.joining.complete && !lately && self.joining.fetching.is_none();
+        if may {
             self.begin_joining(now);
         }
+        may
     }
 
     /// The first tables could not be had: asks again soon, and after a while goes on without.
@@ -207,7 +207,7 @@ impl Membership {
         self.send(Destination::Everyone, bytes);
     }
 
-    fn hello(&mut self, attempt: u8) -> bytes::Bytes {
+    pub(super) fn hello(&mut self, attempt: u8) -> bytes::Bytes {
         let hello = Message::Hello(Hello {
             nonce: self.joining.nonce,
             attempt,
@@ -217,8 +217,7 @@ impl Membership {
             unicast_port: self.record.unicast_port,
             asking: false,
         });
-        let seq = self.next_seq();
-        self.identity.sign_word(self.tag, &hello, seq)
+        self.sign(&hello)
     }
 
     pub(super) fn hear_hello(&mut self, now: Instant, from: Source, hello: &Hello) -> Result<(), Refused> {
@@ -265,8 +264,7 @@ impl Membership {
     }
 
     fn answer(&mut self, to: SocketAddr, message: &Message) -> Result<(), Refused> {
-        let seq = self.next_seq();
-        let bytes = self.identity.sign_word(self.tag, message, seq);
+        let bytes = self.sign(message);
         self.send_to(to, bytes);
         Ok(())
     }
@@ -276,6 +274,9 @@ impl Membership {
     fn is_our_turn(&self, hello: &Hello) -> bool {
         if hello.asking && self.record.draining {
             return false;
+        }
+        if hello.attempt == FOR_YOU {
+            return true;
         }
         let lot = |id: &MemberId| {
             let mut hasher = blake3::Hasher::new();
@@ -419,6 +420,17 @@ impl Membership {
             }
             return;
         }
+        self.note_difference(now, id, digest);
+    }
+
+    /// What a beacon says that is not verified: it may show a difference, never the absence of one.
+    pub(super) fn suppose_digest(&mut self, now: Instant, id: MemberId, digest: u64) {
+        if digest != self.digest() {
+            self.note_difference(now, id, digest);
+        }
+    }
+
+    fn note_difference(&mut self, now: Instant, id: MemberId, digest: u64) {
         self.joining.differing.insert(id, digest);
         if self.joining.patient.is_some_and(|most| self.joining.differing.len() > most) {
             // The odd one out are we.
@@ -450,26 +462,31 @@ impl Membership {
         }
         self.joining.differs_since = None;
         self.joining.patient = None;
-        let ours = self.digest();
-        let differing = std::mem::take(&mut self.joining.differing);
-        let candidates: Vec<MemberId> = differing
-            .into_iter()
-            .filter(|(id, digest)| {
-                *digest != ours && self.joining.unhelpful.get(id).is_none_or(|(until, _)| *until <= now)
-            })
-            .map(|(id, _)| id)
-            .filter(|id| {
-                self.peers
-                    .get(id)
-                    .and_then(|peer| peer.view.as_ref())
-                    .is_some_and(|m| !m.http_addresses.is_empty())
-            })
-            .collect();
-        if candidates.is_empty() {
-            return;
-        }
-        let chosen = candidates[rand::RngExt::random_range(&mut self.rng, 0..candidates.len())];
+        let Some(chosen) = self.choose_differing(now) else { return };
         let Some(view) = self.peers.get(&chosen).and_then(|peer| peer.view.clone()) else { return };
         self.wish(now, chosen, view.http_addresses.clone());
+    }
+
+    /// One of those whose table differs by their own verified word.
+    fn choose_differing(&mut self, now: Instant) -> Option<MemberId> {
+        let mut candidates: Vec<MemberId> = std::mem::take(&mut self.joining.differing)
+            .into_keys()
+            .filter(|id| self.joining.unhelpful.get(id).is_none_or(|(until, _)| *until <= now))
+            .filter(|id| {
+                let view = self.peers.get(id).and_then(|peer| peer.view.as_ref());
+                view.is_some_and(|view| !view.http_addresses.is_empty() && !view.standing.is_gone())
+            })
+            .collect();
+        let ours = self.digest();
+        while !candidates.is_empty() {
+            let at = rand::RngExt::random_range(&mut self.rng, 0..candidates.len());
+            let id = candidates.swap_remove(at);
+            self.settle_raw(now, id);
+            let pulse = self.table.get(&id).and_then(|entry| entry.pulse.as_ref());
+            if pulse.is_some_and(|said| said.value.digest != ours) {
+                return Some(id);
+            }
+        }
+        None
     }
 }

@@ -41,8 +41,11 @@ impl Membership {
             return;
         }
         self.leaving = true;
-        let seq = self.next_seq();
-        let bytes = self.identity.sign_word(self.tag, &Message::Farewell(Farewell { reason }), seq);
+        let bytes = self.sign(&Message::Farewell(Farewell { reason }));
+        if self.deaf_told {
+            let watchers = self.record.watchers.clone();
+            self.send_to_each(&watchers, &bytes);
+        }
         self.timers.disarm(|_| true);
         self.farewell = Some((bytes.clone(), URGENT.len()));
         self.say_thrice(now, bytes, URGENT);
@@ -76,14 +79,19 @@ impl Membership {
         if let Some(peer) = self.peers.get_mut(&id) {
             peer.standing = Standing::Left;
             peer.asking = None;
+            peer.watching = None;
+            peer.doubt = None;
+            peer.raw = None;
             peer.since = now;
         }
         if self.table.get(&id).is_some_and(|entry| entry.record.is_some()) {
             self.publish(now, id, Some(EventKind::Left));
         }
         if let Some(from) = from {
+            self.tell_the_deaf(&id, &word.bytes);
             self.consider_relay(now, id, &word.bytes, from);
         }
+        self.watcher_fell(now, id);
     }
 
     /// Passes a word on later if we are among the first few by lot, which everybody draws alike.
@@ -100,7 +108,7 @@ impl Membership {
         }
         let passed_on = u8::from(!self.is_from_author(&about, from));
         if let Some(peer) = self.peers.get_mut(&about) {
-            peer.relay = Some(Relay { bytes: bytes.clone(), passed_on });
+            peer.relay = Some(Box::new(Relay { bytes: bytes.clone(), passed_on }));
             let wait = self.up_to(RELAY_WAIT);
             self.timers.arm(now + wait, Timer::Relay(about));
         }
@@ -119,7 +127,7 @@ impl Membership {
 
     /// By the address: every node speaks to everyone from the discovery port. Another node of the author's host counts
     /// as the author; then one more copy is sent than needed.
-    fn is_from_author(&self, id: &MemberId, from: Source) -> bool {
+    pub(super) fn is_from_author(&self, id: &MemberId, from: Source) -> bool {
         let ip = from.addr.ip();
         let heard_there = self.peers.get(id).and_then(|peer| peer.from).is_some_and(|heard| heard.ip() == ip);
         let record = self.table.get(id).and_then(|entry| entry.record.as_ref());

@@ -6,12 +6,12 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::{Membership, Peer, Source, StopReason, join};
+use super::{Destination, Entry, Membership, Peer, Source, StopReason, join};
 use crate::event::EventKind;
 use crate::member::{Epoch, MemberId, Seq, Stamp};
 use crate::table::{Advance, Via};
 use crate::verify::{Refused, Verified, Word, peek, verify};
-use crate::wire::{Header, Message, kind};
+use crate::wire::{Beacon, Header, Message, SIGNATURE_BYTES, WIRE_VERSION, kind};
 
 impl Membership {
     /// Takes in one datagram.
@@ -20,31 +20,75 @@ impl Membership {
     /// Why nothing came of it; nothing but counters has changed then.
     pub fn handle_datagram(&mut self, now: Instant, from: Source, bytes: Bytes) -> Result<(), Refused> {
         let outcome = self.screen(now, from, &bytes).and_then(|header| {
-            let word = verify(self.tag, bytes)?;
+            let beacon = match header.kind {
+                kind::BEACON if header.version == WIRE_VERSION => unverified_beacon(&bytes)?,
+                _ => None,
+            };
+            if let Some(beacon) = beacon {
+                if self.is_nobody(&header.author) {
+                    self.hear_unknown(now, from, header.author);
+                    return Err(Refused::Unasked);
+                }
+                if self.may_wait(now, from, &header, &beacon) {
+                    return self.let_wait(now, from, &header, &beacon, bytes);
+                }
+            }
+            let word = self.verified(bytes)?;
             self.act_on(now, from, &header, &word)
         });
         self.count(outcome)
     }
 
     /// Takes in one word whose signature the caller has checked, with all other checks of
-    /// [`handle_datagram`](Self::handle_datagram): so a simulation checks a signature once for all who hear it.
+    /// [`handle_datagram`](Self::handle_datagram): so a simulation decodes a word once for all who hear it.
     ///
     /// # Errors
     /// As for [`handle_datagram`](Self::handle_datagram).
     pub fn handle_word(&mut self, now: Instant, from: Source, word: &Verified<Word>) -> Result<(), Refused> {
-        let screened = self.screen(now, from, &word.bytes);
-        let outcome = screened.and_then(|header| self.act_on(now, from, &header, word));
+        let outcome = self.screen(now, from, &word.bytes).and_then(|header| {
+            if let Some(Message::Beacon(beacon)) = &word.message {
+                if self.is_nobody(&header.author) {
+                    self.hear_unknown(now, from, header.author);
+                    return Err(Refused::Unasked);
+                }
+                if self.may_wait(now, from, &header, beacon) {
+                    return self.let_wait(now, from, &header, beacon, word.bytes.clone());
+                }
+            }
+            self.act_on(now, from, &header, word)
+        });
         self.count(outcome)
+    }
+
+    /// Keeps a pulse unverified.
+    fn let_wait(
+        &mut self,
+        now: Instant,
+        from: Source,
+        header: &Header,
+        beacon: &Beacon,
+        bytes: Bytes,
+    ) -> Result<(), Refused> {
+        self.keep_raw(now, from, header, bytes)?;
+        self.watched.heard_all = Some(now);
+        self.suppose_digest(now, header.author, beacon.digest);
+        Ok(())
+    }
+
+    /// Whether neither a record nor a floor of this member is known: its pulse can change nothing.
+    fn is_nobody(&self, id: &MemberId) -> bool {
+        self.table.get(id).is_none() && !self.table.remembers(id)
+    }
+
+    /// The word in these bytes, if their author said it.
+    pub(super) fn verified(&self, bytes: Bytes) -> Result<Verified<Word>, Refused> {
+        verify(self.tag, bytes)
     }
 
     fn count(&mut self, outcome: Result<(), Refused>) -> Result<(), Refused> {
         match outcome {
             Ok(()) => self.counters.accepted += 1,
-            Err(refused) => {
-                if let Some(at) = Refused::ALL.iter().position(|reason| *reason == refused) {
-                    self.counters.refused[at] += 1;
-                }
-            }
+            Err(refused) => self.counters.refuse(refused),
         }
         outcome
     }
@@ -63,6 +107,9 @@ impl Membership {
             self.heard_again(&header.author, bytes, from);
         }
         self.table.check_fresh(&header, bytes)?;
+        if header.kind == kind::BEACON && self.is_waiting(&header) {
+            return Err(Refused::Stale);
+        }
         // Each word comes once by each path: one signature is enough.
         if self.joining.has_answered(&header) {
             return Err(Refused::Stale);
@@ -86,6 +133,11 @@ impl Membership {
             self.outlive(now, header.stamp.epoch);
             return Ok(());
         }
+        if from.shared {
+            self.watched.heard_all = Some(now);
+        } else {
+            self.watched.heard_alone = Some(now);
+        }
         match word.message.as_ref().ok_or(Refused::Version)? {
             Message::Hello(hello) => {
                 self.joining.answers(header);
@@ -93,37 +145,43 @@ impl Membership {
             }
             Message::Offer(offer) => self.hear_offer(now, from, header.author, offer),
             Message::Cookie(cookie) => self.hear_cookie(*cookie),
-            Message::Ping(ping) => self.hear_ping(from, ping),
+            Message::Ping(ping) => self.hear_ping(now, from, header.author, ping),
             Message::Announce(record) => {
                 self.check_island(&header.author, record)?;
                 if self.table.get(&header.author).is_none_or(|entry| entry.record.is_none()) {
                     self.check_on_link(from.addr.ip())?;
                 }
-                self.accept(now, word, Some(from))
+                self.accept(now, word, Way::Ears(from))
             }
             Message::Beacon(beacon) => {
-                let accepted = self.accept(now, word, Some(from));
+                let accepted = self.accept(now, word, Way::Ears(from));
                 if accepted == Err(Refused::Unasked) {
-                    self.hear_unknown(now);
+                    self.hear_unknown(now, from, header.author);
                 }
                 accepted?;
                 self.compare_digest(now, header.author, beacon.digest);
+                self.compare_record(now, header.author, beacon);
                 Ok(())
             }
             Message::Pong(pong) => {
                 self.check_pong(&header.author, pong.nonce)?;
-                self.accept(now, word, Some(from))?;
+                self.accept(now, word, Way::Ears(from))?;
                 self.prove(now, header.author);
                 self.compare_digest(now, header.author, pong.beacon.digest);
+                self.compare_record(now, header.author, &pong.beacon);
                 Ok(())
             }
-            Message::Farewell(_) => self.accept(now, word, Some(from)),
+            Message::Farewell(_) => self.accept(now, word, Way::Ears(from)),
+            Message::Hint(hint) => self.hear_hint(now, &header.author, hint),
+            Message::Suspect(vote) => self.hear_vote(now, Some(from), word, vote),
+            Message::Down(down) => self.hear_down(now, down),
+            Message::Proof(proof) => self.hear_proof(now, proof),
         }
     }
 
     /// Whether a word that claims this author comes from where the author, proven, was heard last. Else the claim
     /// counts nothing before its signature is checked, and its source is held to a stranger's rate.
-    fn is_heard_there(&self, author: &MemberId, from: Source) -> bool {
+    pub(super) fn is_heard_there(&self, author: &MemberId, from: Source) -> bool {
         let heard = self.peers.get(author).and_then(|peer| peer.from);
         heard.is_some_and(|heard| heard.ip() == from.addr.ip())
             && self.table.get(author).is_some_and(|entry| entry.proven)
@@ -141,17 +199,25 @@ impl Membership {
         }
     }
 
-    /// Merges a word of a slot and does what follows from it. `from`: heard directly there, else in a transfer.
-    pub(super) fn accept(
+    /// Merges a word of a slot and does what follows from it.
+    pub(super) fn accept(&mut self, now: Instant, word: &Verified<Word>, way: Way) -> Result<(), Refused> {
+        self.accept_at(now, word, way, now)
+    }
+
+    /// The same for a word that came earlier, `at`.
+    pub(super) fn accept_at(
         &mut self,
         now: Instant,
         word: &Verified<Word>,
-        from: Option<Source>,
+        way: Way,
+        at: Instant,
     ) -> Result<(), Refused> {
         let id = word.header.author;
         let was_duplicate = self.is_duplicate(&id);
-        let merged =
-            self.table.merge(word, from.map_or(Via::Told, |source| Via::Ears(source.addr.ip())), now);
+        let newest = self.table.get(&id).and_then(Entry::newest);
+        let from = way.source();
+        let via = from.map_or(Via::Told, |source| Via::Ears(source.addr.ip()));
+        let merged = self.table.merge(word, via, now);
         while let Some((evicted, _)) = self.table.pop_evicted() {
             self.tell_forgotten(evicted);
         }
@@ -165,35 +231,62 @@ impl Membership {
         if let Some(source) = from.filter(|_| is_authors || peer.from.is_none()) {
             peer.from = Some(source.addr);
         }
+        let direct = from.is_some_and(|from| self.is_from_author(&id, from));
         match advance {
-            Advance::Joined => self.has_joined(now, id, from),
+            Advance::Joined => self.has_joined(now, id, word, from),
             Advance::Record => self.has_news(now, id, word, from),
-            Advance::Pulse => {
-                if from.is_some() {
-                    self.heard(now, id, word.header.stamp);
-                }
-            }
+            Advance::Pulse => self.has_beaten(now, id, word, direct, at),
             Advance::Left => self.has_left(now, id, word, from),
             Advance::Past => {}
         }
+        let speaks = matches!(advance, Advance::Joined | Advance::Record | Advance::Pulse);
+        // The slots are ordered each for itself; a sign of life is what is newer than all of them.
+        let newer = newest.is_none_or(|newest| word.header.stamp > newest);
+        if speaks && newer && !matches!(way, Way::Told) {
+            if direct && let Some(peer) = self.peers.get_mut(&id) {
+                peer.heard = peer.heard.max(Some(at));
+            }
+            self.life_sign(now, id, word.header.stamp, direct);
+            if from.is_some_and(|from| from.shared) {
+                self.proof_is_needless(&id);
+            }
+        }
         Ok(())
+    }
+
+    /// A newer pulse of `id`.
+    fn has_beaten(&mut self, now: Instant, id: MemberId, word: &Verified<Word>, direct: bool, at: Instant) {
+        let Some(beacon) = Self::beacon_in(word) else { return };
+        let deaf = beacon.deaf;
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        peer.deaf = deaf;
+        if peer.raw.as_ref().is_some_and(|raw| raw.stamp <= word.header.stamp) {
+            peer.raw = None;
+        }
+        if direct {
+            let gap = peer.heard.map(|last| at.saturating_duration_since(last));
+            if let Some(gap) = gap {
+                self.note_gap(&id, gap);
+            }
+            self.heard(now, id, word.header.stamp);
+        }
+        self.publish(now, id, None);
     }
 
     fn is_duplicate(&self, id: &MemberId) -> bool {
         self.table.get(id).is_some_and(|entry| entry.duplicate)
     }
 
-    fn has_joined(&mut self, now: Instant, id: MemberId, from: Option<Source>) {
+    fn has_joined(&mut self, now: Instant, id: MemberId, word: &Verified<Word>, from: Option<Source>) {
         if let Some(peer) = self.peers.get_mut(&id) {
             let source = peer.from;
             *peer = Peer::new(now);
             peer.from = source;
-            peer.heard = from.map(|_| now);
         }
         self.consider_island(now, id, from.is_some());
         self.publish(now, id, Some(EventKind::Joined));
-        self.arm_silence(now, id);
         self.arm_first_ping(now, id);
+        self.spread_for_deaf(&id, word, from);
         // So that a newcomer knows us without waiting for our next turn; others' tables have us already. Not on large
         // islands: if a thousand nodes start together, each would hear five thousand beacons a second.
         if from.is_some() && self.table.len() < super::announce::GREETING_MEMBERS_MAX {
@@ -206,12 +299,6 @@ impl Membership {
             self.table.get(&id).and_then(|entry| entry.record.as_ref()).is_some_and(|r| r.value.draining);
         let was_draining =
             self.peers.get(&id).and_then(|peer| peer.view.as_ref()).is_some_and(|m| m.record.draining);
-        if from.is_some() {
-            self.alive_again(now, id);
-            if let Some(peer) = self.peers.get_mut(&id) {
-                peer.heard = Some(now);
-            }
-        }
         let epoch = word.header.stamp.epoch;
         if self.peers.get(&id).and_then(|peer| peer.view.as_ref()).is_some_and(|m| m.stamp.epoch != epoch) {
             self.watch_new_life(now, id);
@@ -224,8 +311,54 @@ impl Membership {
         }
         let kind = if draining && !was_draining { EventKind::Draining } else { EventKind::Updated };
         self.publish(now, id, Some(kind));
+        self.reconsider_watching(now, id);
+        self.spread_for_deaf(&id, word, from);
+        if draining {
+            self.choose_watchers_soon(now);
+        }
         if let Some(from) = from.filter(|_| kind == EventKind::Draining) {
             self.consider_relay(now, id, &word.bytes, from);
         }
+    }
+
+    /// News that came to us alone from somebody who hears no broadcasts is said to all for it, and all news to
+    /// those of that kind whom we watch.
+    fn spread_for_deaf(&mut self, id: &MemberId, word: &Verified<Word>, from: Option<Source>) {
+        let Some(from) = from else { return };
+        if !from.shared && self.peers.get(id).is_some_and(|peer| peer.deaf) {
+            self.counters.relayed += 1;
+            self.send(Destination::Everyone, word.bytes.clone());
+        }
+        self.tell_the_deaf(id, &word.bytes);
+    }
+}
+
+/// How a word of a slot reached us.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Way {
+    /// In a datagram of its own.
+    Ears(Source),
+    /// Inside a proof.
+    Proof,
+    /// In another member's table.
+    Told,
+}
+
+impl Way {
+    fn source(self) -> Option<Source> {
+        match self {
+            Self::Ears(source) => Some(source),
+            Self::Proof | Self::Told => None,
+        }
+    }
+}
+
+/// What a datagram that claims to be a beacon says. Below a microsecond; nothing of it is known to be true.
+fn unverified_beacon(bytes: &[u8]) -> Result<Option<Beacon>, Refused> {
+    let said =
+        bytes.len().checked_sub(SIGNATURE_BYTES).and_then(|end| bytes.get(..end)).ok_or(Refused::Size)?;
+    match crate::wire::decode(said)? {
+        (_, Some(Message::Beacon(beacon))) => Ok(Some(beacon)),
+        _ => Ok(None),
     }
 }

@@ -7,9 +7,13 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::Membership;
+use super::receive::Way;
 use crate::member::{MemberId, Stamp};
 use crate::transfer::{Transfer, TransferFloor, TransferWord, VerifiedTransfer};
 use crate::wire::{Message, kind};
+
+/// A word that another has heard within this is a sign of life.
+const EVIDENCE_AGE_MAX: Duration = Duration::from_secs(2);
 
 impl Membership {
     /// Digest of the table, this node included.
@@ -41,6 +45,9 @@ impl Membership {
             if let Some(said) = &entry.end {
                 push(&said.bytes, peer.map_or(heard, |peer| peer.since));
             }
+            for (bytes, at) in self.votes_in_force(id) {
+                push(bytes, at);
+            }
         }
         let floors =
             self.table.floors(now).map(|(bytes, age)| TransferFloor { bytes: bytes.clone(), age }).collect();
@@ -50,6 +57,7 @@ impl Membership {
     /// Takes in another member's table.
     pub fn merge(&mut self, now: Instant, from: MemberId, transfer: &VerifiedTransfer) {
         let mut news = 0;
+        let mut votes = Vec::new();
         for (word, age) in &transfer.floors {
             if word.header.author != self.id() {
                 self.table.merge_floor(word, *age, now);
@@ -69,14 +77,31 @@ impl Membership {
             {
                 continue;
             }
-            if self.accept(now, word, None).is_ok() {
+            if let Some(Message::Suspect(_)) = &word.message {
+                votes.push(word);
+                continue;
+            }
+            let before = self.last_known_to_votes(&id);
+            if self.accept(now, word, Way::Told).is_ok() {
                 news += 1;
+                // Heard by another a moment ago, and after all that those who call it silent know.
+                if *age < EVIDENCE_AGE_MAX && before.is_none_or(|last| last < word.header.stamp) {
+                    self.life_sign(now, id, word.header.stamp, false);
+                }
                 if let Some(peer) = self.peers.get_mut(&id) {
                     peer.told = peer.told.max(now.checked_sub(*age));
                 }
                 if let Some(since) = now.checked_sub(*age).filter(|_| word.header.kind == kind::FAREWELL) {
                     self.table.date_gone(&id, since);
                 }
+            }
+        }
+        // After the records that they are judged by.
+        for word in votes {
+            if let Some(Message::Suspect(vote)) = &word.message
+                && self.hear_vote(now, None, word, vote).is_ok()
+            {
+                news += 1;
             }
         }
         self.has_merged(now, from, news);

@@ -15,7 +15,11 @@ pub(super) enum Timer {
     /// Nobody has answered any HELLO.
     NobodyThere,
     /// Our regular BEACON.
-    Beacon,
+    Tick,
+    /// Name our watchers.
+    ChooseWatchers,
+    /// The second answer to an accusation.
+    Defend,
     /// Our record once more, unchanged.
     Refresh,
     /// One more copy of a word of ours, unless a newer one has taken its place.
@@ -24,10 +28,28 @@ pub(super) enum Timer {
     Relay(MemberId),
     /// Has this member been silent for too long? Only the latest of a member counts, by its number.
     Silence(MemberId, u64),
+    /// Look at those that nobody watches.
+    Look,
     /// Ask this newcomer for the first time.
     FirstAsk(MemberId),
     /// Ask this member once more, or give it up, if these questions (by their nonce) are still open.
     Ask(MemberId, Epoch, u64),
+    /// The second copy of our vote about this member.
+    VoteCopy(MemberId, Bytes),
+    /// What do the votes about this member come to? Only the latest counts, by its number.
+    Consider(MemberId, u64),
+    /// Say the certificate about this member, unless somebody has.
+    Certify(MemberId),
+    /// One more copy of it.
+    CertificateCopy(MemberId, Bytes),
+    /// Say the newest pulse of this member for it.
+    Prove(MemberId),
+    /// Ask this member so that a refusal shows, unless it was heard since then.
+    Probe(MemberId, Instant),
+    /// Ask this member for its record, if we still lack it.
+    WantRecord(MemberId),
+    /// Greet those who speak and are not in our table.
+    Meet,
     /// This member should have given its table by now.
     Overdue(MemberId),
     /// Drop those who have been gone for long enough.
@@ -45,13 +67,24 @@ impl Timer {
         match self {
             Self::Hello(_) => "hello",
             Self::NobodyThere => "nobody-there",
-            Self::Beacon => "beacon",
+            Self::Tick => "tick",
+            Self::ChooseWatchers => "choose-watchers",
+            Self::Defend => "defend",
             Self::Refresh => "refresh",
             Self::Copy(_) => "copy",
             Self::Relay(_) => "relay",
             Self::Silence(..) => "silence",
+            Self::Look => "look",
             Self::FirstAsk(_) => "first-ask",
             Self::Ask(..) => "ask",
+            Self::VoteCopy(..) => "vote-copy",
+            Self::Consider(..) => "consider",
+            Self::Certify(_) => "certify",
+            Self::CertificateCopy(..) => "certificate-copy",
+            Self::Prove(_) => "prove",
+            Self::Probe(..) => "probe",
+            Self::WantRecord(_) => "want-record",
+            Self::Meet => "meet",
             Self::Overdue(_) => "overdue",
             Self::Forget => "forget",
             Self::CatchUp => "catch-up",

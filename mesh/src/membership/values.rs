@@ -103,8 +103,13 @@ pub struct Transmit {
 pub enum Destination {
     /// By every broadcast and multicast path of every interface, to the discovery port.
     Everyone,
+    /// By the best path of each interface alone: for what is said again and again.
+    EveryoneBriefly,
     /// One address.
     Unicast(SocketAddr),
+    /// One address, from a socket of its own that shows whether the host refuses it (ICMP port unreachable). Then
+    /// [`handle_refused`](super::Membership::handle_refused) is to be called.
+    Probe(SocketAddr),
 }
 
 /// A wish for another member's table; answered by [`merge`](super::Membership::merge) or [`fetch_failed`](super::Membership::fetch_failed).
@@ -132,6 +137,14 @@ pub enum StopReason {
     KeyInUse(Epoch),
     /// The key's epoch could not be raised above this one: disk, or no epoch above.
     NoEpochAbove(Epoch),
+}
+
+impl Counters {
+    pub(super) fn refuse(&mut self, refused: Refused) {
+        if let Some(at) = Refused::ALL.iter().position(|reason| *reason == refused) {
+            self.refused[at] += 1;
+        }
+    }
 }
 
 /// What the machine has counted since it started. Plain numbers; whoever drives it exports them.

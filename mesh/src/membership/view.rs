@@ -57,7 +57,7 @@ impl Membership {
         let standing = if entry.has_left() { Standing::Left } else { peer.standing };
         let reason = match standing {
             Standing::Left => Some(Reason::Farewell),
-            Standing::Down => Some(Reason::NoAnswer),
+            Standing::Down => peer.verdict.or(Some(Reason::NoAnswer)),
             Standing::Suspect => Some(Reason::Silent),
             Standing::Alive if entry.duplicate => Some(Reason::DuplicateKey),
             Standing::Alive if said.value.draining => Some(Reason::Draining),
@@ -65,6 +65,7 @@ impl Membership {
                 Some(Reason::NoAddress)
             }
             Standing::Alive if !entry.proven => Some(Reason::Unproven),
+            Standing::Alive if peer.mute => Some(Reason::Unheard),
             Standing::Alive => None,
         };
         let since = peer.view.as_ref().filter(|old| old.standing == standing && old.reason == reason);
@@ -75,7 +76,7 @@ impl Membership {
             record_bytes: said.bytes.clone(),
             standing,
             proven: entry.proven,
-            reachable: entry.proven && !standing.is_gone() && !http_addresses.is_empty(),
+            reachable: entry.proven && !peer.mute && !standing.is_gone() && !http_addresses.is_empty(),
             reason,
             since: since.map_or(now, |old| old.since),
             heard: peer.heard,

@@ -1,219 +1,285 @@
-//! Who is silent, who answers: own ears first, then questions, and only then a verdict.
+//! Whom we watch: members that named us in their record send us a beacon every 100 ms, and we say so when they fall
+//! silent. Also whoever lost all its watchers, if we are among the first to take their place.
 //!
-//! Every node judges for itself. A member that has been silent for its limit is suspect and is asked; only one that
-//! answers nothing is down. The verdict is ours alone (`unilateral` to others), and ends with the member's next word.
+//! Before we blame others we look at ourselves: a late loop, or many silent together, withholds our votes for a while.
+//!
+//! Source: NETWORK.md, "Watchers".
 
-use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rand::RngExt;
 
-use super::leave::Relay;
-use super::{Membership, Source, Timer};
+use super::peer::{Asking, Peer};
+use super::{Destination, Membership, Source, Timer};
 use crate::event::EventKind;
-use crate::member::{Epoch, Member, MemberId, Stamp, Standing};
+use crate::member::{Epoch, MemberId, Stamp, Standing};
 use crate::verify::Refused;
 use crate::wire::{Message, Ping, Pong};
 
-/// Shortest silence that makes suspect: five beacons of the shortest period may be lost.
-const SILENCE_MIN: Duration = Duration::from_secs(1);
-/// So many beacon periods of silence make suspect.
-const SILENCE_PERIODS: u32 = 6;
-/// A suspect is asked so often, evenly, over `ASKING`: at 20 % loss each way all are lost once in 3,500.
-const ASKS: u8 = 8;
-const ASKING: Duration = Duration::from_millis(1500);
+/// Bounds of the silence that makes a watcher vote: wired, and where more than a third of all beacons are lost.
+/// Required by DESIGN, section 5; 600 ms are five lost beacons in a row.
+const SILENCE_MIN: Duration = Duration::from_millis(600);
+const SILENCE_MAX: Duration = Duration::from_millis(900);
+const SILENCE_MAX_LOSSY: Duration = Duration::from_secs(3);
+/// A mean gap above this, in milliseconds, means a lossy medium.
+const LOSSY_GAP: f64 = 150.0;
+/// A substitute hears broadcast beacons alone, so it asks, and waits longer.
+const SILENCE_SUBSTITUTE: Duration = Duration::from_millis(900);
+/// With the port refused by its host, as by a host whose process died, so much silence is enough: two beacons.
+const SILENCE_REFUSED: Duration = Duration::from_millis(250);
+/// A refusal counts for so long.
+const REFUSED_FOR: Duration = Duration::from_millis(500);
+/// So long before the limit the silent one is asked in private.
+const ASK_AHEAD: Duration = Duration::from_millis(200);
+/// A vote is said again after this, as long as the silence lasts.
+const VOTE_AGAIN: Duration = Duration::from_secs(1);
+/// So many take the place of watchers that are gone.
+const SUBSTITUTES: usize = 4;
 /// Later than this, our own loop is the likelier culprit.
 const LATE: Duration = Duration::from_millis(100);
 /// So long we trust nobody's silence after that, or after many fell silent at once.
 const DOUBT: Duration = Duration::from_secs(1);
-/// Newcomers are asked once after up to this for each member there is: not all at once.
-const FIRST_PING_EACH: Duration = Duration::from_millis(1);
+/// So long we spread votes, and say them once, after many fell silent at once.
+const STORM: Duration = Duration::from_millis(800);
+/// With so many targets or more, more than 30 % silent together are suspicious.
+const TARGETS_MIN: usize = 4;
+/// A watcher that is proven wrong although it hears nothing withholds its vote so long, doubling.
+const WITHHELD_MIN: Duration = Duration::from_secs(10);
+const WITHHELD_MAX: Duration = Duration::from_secs(60);
+/// Nobody may stay silent for longer than this, or so many beacon periods, unasked: broadcasts of it may not reach us.
+const UNHEARD_MIN: Duration = Duration::from_secs(3);
+const UNHEARD_PERIODS: u32 = 4;
+/// How many of those are asked in one look.
+const UNHEARD_ASKED_MAX: usize = 64;
+/// How often we look.
+const LOOK: Duration = Duration::from_millis(500);
+/// Newcomers are asked once after up to this for each member there is: not all at once, and few before two of their
+/// beacons have proven them.
+const FIRST_PING_EACH: Duration = Duration::from_millis(3);
 
-/// What we know of a member besides its words.
+/// Why we watch somebody.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Role {
+    /// It named us.
+    Named,
+    /// Its own watchers are gone or do not agree.
+    Substitute,
+}
+
+/// What a watcher keeps of its target.
 #[derive(Debug)]
-pub(super) struct Peer {
-    pub(super) standing: Standing,
-    pub(super) since: Instant,
-    /// When it was last heard by ourselves.
-    pub(super) heard: Option<Instant>,
+pub(super) struct Watching {
+    pub(super) role: Role,
     /// Number of its silence timer: others are stale.
-    watch: u64,
-    /// When others say to have heard it last; for dates alone.
-    pub(super) told: Option<Instant>,
-    /// Where its last word came from.
-    pub(super) from: Option<SocketAddr>,
-    pub(super) asking: Option<Asking>,
-    pub(super) relay: Option<Relay>,
-    pub(super) view: Option<Arc<Member>>,
-    /// When it became known: silence counts from here as long as nothing is heard.
-    known: Instant,
-    last_pulse: Option<Stamp>,
+    number: u64,
+    /// Mean gap between beacons and mean deviation from it, in milliseconds (gain 1/16).
+    gap: f64,
+    deviation: f64,
+    /// No vote before this, and how long it was withheld the last time.
+    withheld_until: Option<Instant>,
+    withheld: Duration,
+    /// Its host said that nobody listens at its port.
+    refused: Option<Instant>,
 }
 
-/// Questions to a member that are not answered yet.
-#[derive(Debug)]
-pub(super) struct Asking {
-    nonce: u64,
-    sent: u8,
-}
+impl Watching {
+    fn new(role: Role, number: u64) -> Self {
+        let (gap, deviation) = (100.0, 10.0);
+        let withheld = Duration::ZERO;
+        Self { role, number, gap, deviation, withheld_until: None, withheld, refused: None }
+    }
 
-impl Peer {
-    pub(super) fn new(now: Instant) -> Self {
-        Self {
-            standing: Standing::Alive,
-            since: now,
-            heard: None,
-            watch: 0,
-            told: None,
-            from: None,
-            asking: None,
-            relay: None,
-            view: None,
-            known: now,
-            last_pulse: None,
+    fn note_gap(&mut self, gap: Duration) {
+        let gap = gap.as_secs_f64() * 1000.0;
+        let error = gap - self.gap;
+        self.gap += error / 16.0;
+        self.deviation += (error.abs() - self.deviation) / 16.0;
+    }
+
+    /// Mean plus six deviations, within the bounds of the medium.
+    fn limit(&self) -> Duration {
+        if self.role == Role::Substitute {
+            return SILENCE_SUBSTITUTE;
         }
+        let most = if self.gap > LOSSY_GAP { SILENCE_MAX_LOSSY } else { SILENCE_MAX };
+        Duration::from_secs_f64((self.gap + 6.0 * self.deviation) / 1000.0).clamp(SILENCE_MIN, most)
     }
 }
 
 impl Membership {
-    fn silence_limit(&self) -> Duration {
-        SILENCE_MIN.max(self.beacon_period() * SILENCE_PERIODS)
+    /// Whether we watch `id`, by its newest record and by who of its watchers is left.
+    fn role_for(&self, now: Instant, id: &MemberId) -> Option<Role> {
+        let peer = self.peers.get(id)?;
+        let entry = self.table.get(id)?;
+        let record = &entry.record.as_ref()?.value;
+        if peer.standing.is_gone() || !entry.proven {
+            return None;
+        }
+        if record.watchers.contains(&self.id()) {
+            return Some(Role::Named);
+        }
+        let forsaken =
+            self.living_watchers(&record.watchers) == 0 && now.saturating_duration_since(peer.known) > DOUBT;
+        let undecided = peer.doubt.as_ref().is_some_and(|doubt| doubt.is_undecided(now));
+        ((forsaken || undecided) && self.is_substitute_for(id)).then_some(Role::Substitute)
     }
 
-    /// Starts to listen for silence; what was armed for this member before is stale from here on.
-    pub(super) fn arm_silence(&mut self, now: Instant, id: MemberId) {
-        let at = now + self.silence_limit() / 2;
+    /// How many of these are not known to be gone. Whoever we do not know may well be there.
+    pub(super) fn living_watchers(&self, watchers: &[MemberId]) -> usize {
+        watchers.iter().filter(|id| !self.is_known_gone(id)).count()
+    }
+
+    pub(super) fn is_known_gone(&self, id: &MemberId) -> bool {
+        self.peers.get(id).is_some_and(|peer| peer.standing.is_gone())
+    }
+
+    /// Everybody draws the same lots: the first few alive stand in.
+    fn is_substitute_for(&self, id: &MemberId) -> bool {
+        let lot = |other: &MemberId| {
+            let mut hasher = blake3::Hasher::new();
+            hasher.update(&id.0).update(&other.0);
+            *hasher.finalize().as_bytes()
+        };
+        let mine = lot(&self.id());
+        let alive =
+            self.peers.iter().filter(|(other, peer)| *other != id && peer.standing == Standing::Alive);
+        alive.filter(|(other, _)| lot(other) < mine).take(SUBSTITUTES).count() < SUBSTITUTES
+    }
+
+    /// Begins, goes on or ends to watch `id`.
+    pub(super) fn reconsider_watching(&mut self, now: Instant, id: MemberId) {
+        let role = self.role_for(now, &id);
         self.watches += 1;
-        if let Some(peer) = self.peers.get_mut(&id) {
-            peer.watch = self.watches;
-            self.timers.arm(at, Timer::Silence(id, self.watches));
-        }
-    }
-
-    pub(super) fn arm_first_ping(&mut self, now: Instant, id: MemberId) {
-        let spread = FIRST_PING_EACH * u32::try_from(self.table.len()).unwrap_or(u32::MAX);
-        let wait = self.up_to(spread);
-        self.timers.arm(now + wait, Timer::FirstAsk(id));
-    }
-
-    /// A pulse of `id` came from itself.
-    pub(super) fn heard(&mut self, now: Instant, id: MemberId, stamp: Stamp) {
+        let number = self.watches;
         let Some(peer) = self.peers.get_mut(&id) else { return };
-        peer.heard = Some(now);
-        let in_order = peer.last_pulse.is_some_and(|last| last < stamp && last.epoch == stamp.epoch);
-        peer.last_pulse = Some(stamp);
-        if in_order {
-            self.prove(now, id);
-        }
-        if !self.alive_again(now, id) {
-            self.publish(now, id, None);
-        }
-    }
-
-    /// A word of a doubted member: it is back. Returns whether that was told.
-    pub(super) fn alive_again(&mut self, now: Instant, id: MemberId) -> bool {
-        let Some(peer) = self.peers.get_mut(&id) else { return false };
-        peer.asking = None;
-        let was = peer.standing;
-        if !matches!(was, Standing::Suspect | Standing::Down) {
-            return false;
-        }
-        peer.standing = Standing::Alive;
-        peer.since = now;
-        if was == Standing::Suspect {
-            self.counters.false_suspicions += 1;
-        }
-        self.table.set_down(&id, None, now);
-        self.arm_silence(now, id);
-        self.publish(now, id, Some(EventKind::Back));
-        true
-    }
-
-    /// `id` was heard beyond doubt: a pong to our nonce, two beacons in order, or a proof at its listener.
-    pub(super) fn prove(&mut self, now: Instant, id: MemberId) {
-        if self.table.prove(&id) {
-            self.publish(now, id, Some(EventKind::Updated));
+        match (role, &mut peer.watching) {
+            (None, watching) => *watching = None,
+            (Some(role), Some(watching)) if watching.role == role => {}
+            (Some(role), watching) => {
+                *watching = Some(Box::new(Watching::new(role, number)));
+                // Silence before this is not what its beacons to us were late by.
+                let ahead = if role == Role::Named { SILENCE_MIN } else { ASK_AHEAD };
+                self.timers.arm(now + ahead, Timer::Silence(id, number));
+            }
         }
     }
 
-    /// It proved its key at its listener.
-    pub fn proved(&mut self, now: Instant, id: MemberId) {
-        self.prove(now, id);
-    }
-
-    /// A connection to it was refused or reset: asked at once, but never given up for that alone.
-    pub fn refused_connection(&mut self, now: Instant, id: MemberId) {
-        self.ask(now, id);
-    }
-
-    /// It has begun a new life: timers of the last one mean nothing any more.
-    pub(super) fn watch_new_life(&mut self, now: Instant, id: MemberId) {
-        self.arm_silence(now, id);
-        let Some(peer) = self.peers.get_mut(&id) else { return };
-        peer.asking = None;
-        if peer.standing == Standing::Suspect {
-            self.ask(now, id);
+    /// Looks at all who might want watching, and asks those that nothing was heard of for long. O(members).
+    pub(super) fn look_around(&mut self, now: Instant) {
+        self.timers.arm(now + LOOK, Timer::Look);
+        let most = UNHEARD_MIN.max(self.beacon_period() * UNHEARD_PERIODS);
+        let mut unheard = Vec::new();
+        let mut forsaken = Vec::new();
+        for (id, peer) in &self.peers {
+            let Some(view) = peer.view.as_ref().filter(|_| !peer.standing.is_gone()) else { continue };
+            let silent = now.saturating_duration_since(peer.last_sign()) > most && !peer.mute;
+            if silent && unheard.len() < UNHEARD_ASKED_MAX {
+                unheard.push(*id);
+            }
+            let stand_in = peer.watching.as_ref().is_some_and(|watching| watching.role == Role::Substitute);
+            let undecided = peer.doubt.as_ref().is_some_and(|doubt| doubt.is_undecided(now));
+            if stand_in || undecided || view.record.watchers.is_empty() {
+                forsaken.push(*id);
+            }
+        }
+        for id in forsaken {
+            self.reconsider_watching(now, id);
+        }
+        for id in unheard {
+            self.doubt_unheard(now, id, most);
         }
     }
 
-    fn epoch_of(&self, id: &MemberId) -> Option<Epoch> {
-        Some(self.table.get(id)?.record.as_ref()?.stamp.epoch)
-    }
-
-    /// Whether a timer for this life of `id` still concerns us.
-    fn concerns(&self, id: &MemberId, epoch: Epoch) -> bool {
-        self.epoch_of(id) == Some(epoch)
-            && !self.table.get(id).is_some_and(super::Entry::has_left)
-            && self.peers.get(id).is_some_and(|peer| !peer.standing.is_gone())
-    }
-
-    pub(super) fn check_silence(&mut self, now: Instant, id: MemberId, watch: u64) {
-        let watched = |peer: &&Peer| peer.watch == watch && peer.standing == Standing::Alive;
-        if self.peers.get(&id).filter(watched).is_none() {
-            return;
-        }
-        let limit = self.silence_limit();
+    /// Nothing was heard of `id` for long, and nobody else says that it is down: asked, and if that fails, accused by us
+    /// alone, so that whoever hears it can say so.
+    fn doubt_unheard(&mut self, now: Instant, id: MemberId, most: Duration) {
+        self.settle_raw(now, id);
         let Some(peer) = self.peers.get(&id) else { return };
-        let since = peer.heard.unwrap_or(peer.known);
-        if now < since + limit / 2 {
-            self.timers.arm(since + limit / 2, Timer::Silence(id, watch));
+        if peer.watching.is_some() || peer.doubt.as_ref().is_some_and(|doubt| doubt.has_vote_of(&self.id())) {
             return;
         }
-        if now < since + limit {
-            // Asked in private before it is doubted in public: whoever hears no broadcasts lives on this.
-            self.ask(now, id);
-            self.timers.arm(since + limit, Timer::Silence(id, watch));
+        let silence = now.saturating_duration_since(peer.silent_since());
+        if silence < most {
             return;
+        }
+        if silence < most + DOUBT || self.is_in_doubt(now) {
+            self.ask(now, id, 4, Duration::from_millis(100));
+        } else {
+            self.vote(now, id);
+        }
+    }
+
+    pub(super) fn is_in_doubt(&self, now: Instant) -> bool {
+        self.doubt_until.is_some_and(|until| until > now)
+    }
+
+    /// A silence timer. Votes once the silence has lasted its limit.
+    pub(super) fn check_silence(&mut self, now: Instant, id: MemberId, number: u64) {
+        let Some(watching) = self.watching(&id).filter(|watching| watching.number == number) else { return };
+        let (limit, refused) = (watching.limit(), watching.refused);
+        let Some(peer) = self.peers.get(&id) else { return };
+        if peer.standing.is_gone() {
+            return;
+        }
+        let limit = if peer.is_flapping(now) { limit * 2 } else { limit };
+        let refused = refused.is_some_and(|at| now.saturating_duration_since(at) < REFUSED_FOR);
+        let limit = if refused { SILENCE_REFUSED } else { limit };
+        let again = Timer::Silence(id, number);
+        if now < peer.silent_since() + limit {
+            let due = peer.silent_since() + limit;
+            let ahead = due.checked_sub(ASK_AHEAD).unwrap_or(due);
+            if now >= ahead {
+                self.ask(now, id, 3, Duration::from_millis(60));
+            }
+            self.timers.arm(if now < ahead { ahead } else { due }, again);
+            return;
+        }
+        self.settle_raw(now, id);
+        let Some(peer) = self.peers.get(&id) else { return };
+        if now < peer.silent_since() + limit {
+            self.timers.arm(now + ASK_AHEAD, again);
+            return;
+        }
+        if self.many_fell_silent(now) {
+            self.doubt_until = Some(now + DOUBT);
+            self.storm_until = Some(now + DOUBT + STORM);
         }
         if let Some(until) = self.doubt_until.filter(|until| *until > now) {
-            self.timers.arm(until, Timer::Silence(id, watch));
+            let spread = if self.is_storm(now) { self.up_to(STORM) } else { Duration::ZERO };
+            self.timers.arm(until + spread, again);
             return;
         }
-        if self.many_fell_silent(now, limit) {
-            self.doubt_until = Some(now + DOUBT);
-            self.timers.arm(now + DOUBT, Timer::Silence(id, watch));
+        let withheld = self.watching(&id).and_then(|watching| watching.withheld_until);
+        if let Some(until) = withheld.filter(|until| *until > now) {
+            self.timers.arm(until, again);
             return;
         }
-        self.counters.suspicions += 1;
-        if let Some(peer) = self.peers.get_mut(&id) {
-            peer.standing = Standing::Suspect;
-            peer.since = now;
-            peer.asking = None;
-        }
-        self.publish(now, id, Some(EventKind::Suspect));
-        self.ask(now, id);
+        self.vote(now, id);
+        self.timers.arm(now + VOTE_AGAIN, again);
     }
 
-    /// More than 30 % of at least four silent together, and not yet doubted for it: we may be the deaf one.
-    fn many_fell_silent(&self, now: Instant, limit: Duration) -> bool {
+    fn watching(&self, id: &MemberId) -> Option<&Watching> {
+        self.peers.get(id)?.watching.as_deref()
+    }
+
+    /// Many fell silent together a moment ago: their verdicts are on their way from everywhere.
+    pub(super) fn is_storm(&self, now: Instant) -> bool {
+        self.storm_until.is_some_and(|until| until > now)
+    }
+
+    /// More than 30 % of at least four targets silent together, and not yet doubted for it: we may be the deaf one.
+    fn many_fell_silent(&self, now: Instant) -> bool {
         if self.doubt_until.is_some_and(|until| now < until + 5 * DOUBT) {
             return false;
         }
-        let alive = || self.peers.values().filter(|peer| !peer.standing.is_gone() && peer.view.is_some());
-        let silent = alive().filter(|peer| peer.heard.unwrap_or(peer.known) + limit <= now).count();
-        let all = alive().count();
-        all >= 4 && silent * 10 > all * 3
+        let targets = || {
+            let named =
+                |peer: &&Peer| peer.watching.as_ref().is_some_and(|watching| watching.role == Role::Named);
+            self.peers.values().filter(|peer| !peer.standing.is_gone()).filter(named)
+        };
+        let silent = targets().filter(|peer| peer.silent_since() + SILENCE_MIN <= now).count();
+        let all = targets().count();
+        all >= TARGETS_MIN && silent * 10 > all * 3
     }
 
     /// Our own loop ran late: what we did not hear meanwhile is no evidence.
@@ -223,79 +289,122 @@ impl Membership {
         }
     }
 
+    /// Others prove that a member lives whom we do not hear: our vote is worth nothing for a while.
+    pub(super) fn withhold(&mut self, now: Instant, id: MemberId) {
+        let Some(watching) = self.peers.get_mut(&id).and_then(|peer| peer.watching.as_mut()) else { return };
+        watching.withheld = (watching.withheld * 2).clamp(WITHHELD_MIN, WITHHELD_MAX);
+        watching.withheld_until = Some(now + watching.withheld);
+    }
+
+    /// A pulse of `id` came from itself, `gap` after the one before.
+    pub(super) fn note_gap(&mut self, id: &MemberId, gap: Duration) {
+        if let Some(watching) = self.peers.get_mut(id).and_then(|peer| peer.watching.as_mut()) {
+            watching.note_gap(gap);
+            watching.refused = None;
+            watching.withheld = Duration::ZERO;
+            watching.withheld_until = None;
+        }
+    }
+
+    /// The host of `id` says that nobody listens at its port. Votes early if the beacons stopped, too.
+    pub(super) fn note_refused(&mut self, now: Instant, id: MemberId) {
+        self.watches += 1;
+        let number = self.watches;
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let since = peer.silent_since();
+        let Some(watching) = peer.watching.as_mut() else { return };
+        watching.refused = Some(now);
+        watching.number = number;
+        self.timers.arm(now.max(since + SILENCE_REFUSED), Timer::Silence(id, number));
+    }
+
+    pub(super) fn arm_first_ping(&mut self, now: Instant, id: MemberId) {
+        let spread = FIRST_PING_EACH * u32::try_from(self.table.len()).unwrap_or(u32::MAX);
+        let wait = self.up_to(spread);
+        self.timers.arm(now + wait, Timer::FirstAsk(id));
+    }
+
+    /// `id` was heard beyond doubt: a pong to our nonce, two beacons in order, or a proof at its listener.
+    pub(super) fn prove(&mut self, now: Instant, id: MemberId) {
+        if self.table.prove(&id) {
+            self.reconsider_watching(now, id);
+            self.choose_watchers_soon(now);
+            self.publish(now, id, Some(EventKind::Updated));
+        }
+    }
+
+    /// It proved its key at its listener.
+    pub fn proved(&mut self, now: Instant, id: MemberId) {
+        self.prove(now, id);
+    }
+
     /// A newcomer is asked once, unless it has proven itself by then.
     pub(super) fn ask_first(&mut self, now: Instant, id: MemberId) {
         if !self.table.get(&id).is_some_and(|entry| entry.proven) {
-            self.ask(now, id);
+            self.ask(now, id, 6, Duration::from_millis(200));
         }
     }
 
-    /// The first question to `id`, unless it is being asked already.
-    fn ask(&mut self, now: Instant, id: MemberId) {
+    fn epoch_of(&self, id: &MemberId) -> Option<Epoch> {
+        Some(self.table.get(id)?.record.as_ref()?.stamp.epoch)
+    }
+
+    /// Asks `id` up to `most` times, `apart`, unless it is being asked already.
+    pub(super) fn ask(&mut self, now: Instant, id: MemberId, most: u8, apart: Duration) {
         let nonce = self.rng.random();
         let Some(epoch) = self.epoch_of(&id) else { return };
-        if !self.concerns(&id, epoch) {
+        let gone = self.table.get(&id).is_some_and(super::Entry::has_left);
+        let Some(peer) = self.peers.get_mut(&id).filter(|peer| peer.asking.is_none() && !gone) else {
             return;
-        }
-        let Some(peer) = self.peers.get_mut(&id).filter(|peer| peer.asking.is_none()) else { return };
-        peer.asking = Some(Asking { nonce, sent: 0 });
+        };
+        peer.asking = Some(Asking { nonce, sent: 0, most, apart });
         self.ask_again(now, id, epoch, nonce);
     }
 
-    /// The next question to `id`, or the verdict after the last. Nothing if an answer ended these questions.
+    /// The next question to `id`, if these have not been answered or given up.
     pub(super) fn ask_again(&mut self, now: Instant, id: MemberId, epoch: Epoch, nonce: u64) {
-        if !self.concerns(&id, epoch) {
+        if self.epoch_of(&id) != Some(epoch) {
             return;
         }
-        let proven = self.table.get(&id).is_some_and(|entry| entry.proven);
         let Some(peer) = self.peers.get_mut(&id) else { return };
-        let suspect = peer.standing == Standing::Suspect;
         let Some(asking) = peer.asking.as_mut().filter(|asking| asking.nonce == nonce) else { return };
-        if asking.sent >= ASKS {
+        if asking.sent >= asking.most {
             peer.asking = None;
-            if suspect {
-                self.give_up(now, id);
-            }
             return;
         }
         asking.sent += 1;
-        let sent = asking.sent;
-        self.say_ping(&id, nonce);
-        // Whoever is only unproven is asked with growing patience; a suspect is in a hurry.
-        let wait = if suspect || proven { ASKING / u32::from(ASKS) } else { ASKING * u32::from(sent) / 4 };
-        self.timers.arm(now + wait, Timer::Ask(id, epoch, nonce));
+        let apart = asking.apart * u32::from(asking.sent);
+        self.say_ping(&id, nonce, false);
+        self.timers.arm(now + apart, Timer::Ask(id, epoch, nonce));
     }
 
-    fn give_up(&mut self, now: Instant, id: MemberId) {
-        // While we doubt our own ears no verdict falls; the questions begin anew.
-        if self.doubt_until.is_some_and(|until| until > now) {
-            self.ask(now, id);
-            return;
+    pub(super) fn say_ping(&mut self, id: &MemberId, nonce: u64, wants_record: bool) {
+        if let Some(at) = self.unicast_address(id) {
+            let bytes = self.ping(id, nonce, wants_record);
+            self.send_to(at, bytes);
         }
-        let limit = self.silence_limit();
-        let Some(peer) = self.peers.get_mut(&id) else { return };
-        peer.standing = Standing::Down;
-        peer.since = now;
-        // Of whom we were only told, others have known for longer: all are to forget it at about the same time.
-        let told = peer.told.filter(|_| peer.heard.is_none()).map(|told| told + limit + ASKING);
-        self.table.set_down(&id, Some(told.map_or(now, |told| told.min(now))), now);
-        self.publish(now, id, Some(EventKind::Down));
     }
 
-    fn say_ping(&mut self, id: &MemberId, nonce: u64) {
-        let Some(entry) = self.table.get(id) else { return };
-        let Some(record) = entry.record.as_ref().map(|said| said.value.clone()) else { return };
+    pub(super) fn ping(&mut self, id: &MemberId, nonce: u64, wants_record: bool) -> bytes::Bytes {
+        let unicast_port = self.record.unicast_port;
+        let ping = Message::Ping(Ping { nonce, target: *id, unicast_port, wants_record });
+        self.sign(&ping)
+    }
+
+    /// Where the private socket of `id` is.
+    pub(super) fn unicast_address(&self, id: &MemberId) -> Option<std::net::SocketAddr> {
+        let record = &self.table.get(id)?.record.as_ref()?.value;
         let from = self.peers.get(id).and_then(|peer| peer.from);
-        let Some(at) = self.addresses_of(&record, from, record.unicast_port).into_iter().next() else {
-            return;
-        };
-        let ping = Message::Ping(Ping { nonce, target: *id, unicast_port: self.record.unicast_port });
-        let seq = self.next_seq();
-        let bytes = self.identity.sign_word(self.tag, &ping, seq);
-        self.send_to(at, bytes);
+        self.addresses_of(record, from, record.unicast_port).into_iter().next()
     }
 
-    pub(super) fn hear_ping(&mut self, from: Source, ping: &Ping) -> Result<(), Refused> {
+    pub(super) fn hear_ping(
+        &mut self,
+        now: Instant,
+        from: Source,
+        author: MemberId,
+        ping: &Ping,
+    ) -> Result<(), Refused> {
         if ping.target != self.id() {
             return Err(Refused::NotForUs);
         }
@@ -303,12 +412,17 @@ impl Membership {
         if self.leaving || self.record_said.is_none() {
             return Err(Refused::Unasked);
         }
-        let pong = Message::Pong(Pong { nonce: ping.nonce, beacon: self.beacon() });
-        let seq = self.next_seq();
-        let bytes = self.identity.sign_word(self.tag, &pong, seq);
+        let pong = Message::Pong(Pong { nonce: ping.nonce, beacon: self.beacon(now) });
+        let bytes = self.sign(&pong);
         let mut at = from.addr;
         at.set_port(ping.unicast_port);
         self.send_to(at, bytes);
+        if ping.wants_record
+            && self.table.get(&author).is_some_and(|entry| entry.record.is_some())
+            && let Some((_, record)) = self.record_said.clone()
+        {
+            self.send_to(at, record);
+        }
         Ok(())
     }
 
@@ -316,5 +430,36 @@ impl Membership {
     pub(super) fn check_pong(&self, id: &MemberId, nonce: u64) -> Result<(), Refused> {
         let asked = self.peers.get(id).and_then(|peer| peer.asking.as_ref());
         if asked.is_some_and(|asking| asking.nonce == nonce) { Ok(()) } else { Err(Refused::Unasked) }
+    }
+
+    /// A pulse or record of `id` came from itself: two in order prove it.
+    pub(super) fn heard(&mut self, now: Instant, id: MemberId, stamp: Stamp) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let in_order = peer.last_pulse.is_some_and(|last| last < stamp && last.epoch == stamp.epoch);
+        peer.last_pulse = Some(stamp);
+        peer.checked = Some(now);
+        if in_order {
+            self.prove(now, id);
+        }
+    }
+
+    /// It has begun a new life: timers of the last one mean nothing any more.
+    pub(super) fn watch_new_life(&mut self, now: Instant, id: MemberId) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        peer.asking = None;
+        peer.watching = None;
+        peer.raw = None;
+        peer.known = now;
+        self.reconsider_watching(now, id);
+    }
+
+    /// Sends the same bytes to each of these that has an address.
+    pub(super) fn send_to_each(&mut self, ids: &[MemberId], bytes: &bytes::Bytes) {
+        for id in ids {
+            if let Some(at) = self.unicast_address(id) {
+                self.transmits
+                    .push_back(super::Transmit { to: Destination::Unicast(at), bytes: bytes.clone() });
+            }
+        }
     }
 }

@@ -64,6 +64,11 @@ impl Floors {
         self.floors.len()
     }
 
+    /// Whether one is kept of this member.
+    pub(super) fn contains(&self, id: &MemberId) -> bool {
+        self.floors.contains_key(id)
+    }
+
     /// Whether this word is from before its author went.
     pub(super) fn blocks(&self, header: &Header) -> bool {
         self.floors.get(&header.author).is_some_and(|floor| header.stamp <= floor.stamp)

@@ -157,7 +157,8 @@ proptest! {
             let mut digest = 0_u64;
             for (id, entry) in table.iter() {
                 let lives = entry.record.as_ref().filter(|_| !entry.has_left());
-                digest = digest.wrapping_add(lives.map_or(0, |said| digest_of(&said.bytes)));
+                let share = lives.map_or(0, |said| digest_of(&said.bytes));
+                digest = digest.wrapping_add(if entry.down && lives.is_some() { digest_of_down(share) } else { share });
                 prop_assert_eq!(entry.gone.is_some(), entry.is_gone());
                 // Whoever has left lives again only in a later epoch.
                 if let (Some(said), Some(end)) = (lives, ended.get(id)) {

@@ -9,10 +9,13 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::fields::{
-    Few, Fixed, Label, Role, TagKey, TagValue, Text, Version, WireAddress, endpoint_bytes, endpoint_of,
+    Few, Fixed, Label, Role, TagKey, TagValue, Text, Version, WireAddress, Word, endpoint_bytes, endpoint_of,
 };
-use super::{Beacon, Cookie, DecodeError, Farewell, Hello, Message, Offer, Ping, Pong, kind, shape};
-use crate::member::{CatalogueSummary, LeaveReason, Load, MemberId, Record, Seq};
+use super::{
+    Beacon, Cookie, DecodeError, Down, Farewell, Hello, Hint, Message, Offer, Ping, Pong, Proof, Suspect,
+    VOTES_MAX, kind, shape,
+};
+use crate::member::{CatalogueSummary, LeaveReason, Load, MemberId, Record, Seq, Stamp};
 
 /// A HELLO without its signature is exactly so long, so that no answer to it is longer (NETWORK.md, "HELLO").
 pub(crate) const HELLO_SAID_BYTES: usize = 192;
@@ -26,16 +29,21 @@ pub(crate) fn write(message: &Message, out: &mut Vec<u8>) {
         Message::Offer(offer) => put(&OfferBody::from(offer), out),
         Message::Cookie(cookie) => put(&CookieBody { n: cookie.nonce, c: Fixed(cookie.cookie) }, out),
         Message::Ping(ping) => {
-            put(&PingBody { n: ping.nonce, t: Fixed(ping.target.0), u: ping.unicast_port }, out);
+            let (t, u, q) = (Fixed(ping.target.0), ping.unicast_port, ping.wants_record);
+            put(&PingBody { n: ping.nonce, t, u, q }, out);
         }
         Message::Pong(pong) => put(&PongBody::from(pong), out),
         Message::Farewell(farewell) => put(&FarewellBody { r: reason_number(farewell.reason) }, out),
+        Message::Hint(hint) => put(&HintBody { t: Fixed(hint.target.0) }, out),
+        Message::Suspect(vote) => put(&SuspectBody::from(vote), out),
+        Message::Down(down) => put(&DownBody { v: Few(down.votes.iter().cloned().map(Word).collect()) }, out),
+        Message::Proof(proof) => put(&ProofBody { p: Word(proof.pulse.clone()) }, out),
     }
 }
 
 /// The message of `kind` in `body`; `None` for a kind that this version does not have.
 pub(crate) fn read(kind: u8, body: &[u8]) -> Result<Option<Message>, DecodeError> {
-    if !(kind::ANNOUNCE..=kind::FAREWELL).contains(&kind) {
+    if !(kind::ANNOUNCE..=kind::PROOF).contains(&kind) {
         return Ok(None);
     }
     shape::check(body)?;
@@ -50,7 +58,11 @@ pub(crate) fn read(kind: u8, body: &[u8]) -> Result<Option<Message>, DecodeError
         }
         kind::PING => Message::Ping(take::<PingBody>(body)?.ping()?),
         kind::PONG => Message::Pong(take::<PongBody>(body)?.pong()?),
-        _ => Message::Farewell(Farewell { reason: reason_of(take::<FarewellBody>(body)?.r) }),
+        kind::FAREWELL => Message::Farewell(Farewell { reason: reason_of(take::<FarewellBody>(body)?.r) }),
+        kind::HINT => Message::Hint(Hint { target: MemberId(take::<HintBody>(body)?.t.0) }),
+        kind::SUSPECT => Message::Suspect(take::<SuspectBody>(body)?.vote()?),
+        kind::DOWN => Message::Down(take::<DownBody>(body)?.down()?),
+        _ => Message::Proof(Proof { pulse: take::<ProofBody>(body)?.p.0 }),
     }))
 }
 
@@ -300,11 +312,18 @@ struct PingBody {
     n: u64,
     t: Fixed<32>,
     u: u16,
+    #[serde(default, skip_serializing_if = "is_false")]
+    q: bool,
 }
 
 impl PingBody {
     fn ping(self) -> Result<Ping, DecodeError> {
-        Ok(Ping { nonce: self.n, target: MemberId(self.t.0), unicast_port: answerable(self.u)? })
+        Ok(Ping {
+            nonce: self.n,
+            target: MemberId(self.t.0),
+            unicast_port: answerable(self.u)?,
+            wants_record: self.q,
+        })
     }
 }
 
@@ -339,6 +358,72 @@ impl PongBody {
 struct FarewellBody {
     #[serde(default)]
     r: u8,
+}
+
+#[derive(Serialize, Deserialize)]
+struct HintBody {
+    t: Fixed<32>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct SuspectBody {
+    t: Fixed<32>,
+    e: u32,
+    r: u64,
+    p: u64,
+    #[serde(default)]
+    m: u32,
+}
+
+impl From<&Suspect> for SuspectBody {
+    fn from(vote: &Suspect) -> Self {
+        Self {
+            t: Fixed(vote.target.0),
+            e: vote.epoch.0,
+            r: vote.record_seq.0,
+            p: vote.last_seq.0,
+            m: vote.silence_ms,
+        }
+    }
+}
+
+impl SuspectBody {
+    fn vote(self) -> Result<Suspect, DecodeError> {
+        let judged = Stamp::new(self.e, self.r);
+        let last = Stamp::new(self.e, self.p);
+        if !judged.is_valid() || !last.is_valid() {
+            return Err(DecodeError::Ceiling);
+        }
+        if last < judged {
+            return Err(DecodeError::Malformed("a last word before the record"));
+        }
+        Ok(Suspect {
+            target: MemberId(self.t.0),
+            epoch: judged.epoch,
+            record_seq: judged.seq,
+            last_seq: last.seq,
+            silence_ms: self.m,
+        })
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct DownBody {
+    v: Few<Word, VOTES_MAX>,
+}
+
+impl DownBody {
+    fn down(self) -> Result<Down, DecodeError> {
+        if self.v.is_empty() {
+            return Err(DecodeError::Malformed("a certificate without a vote"));
+        }
+        Ok(Down { votes: self.v.0.into_iter().map(|vote| vote.0).collect() })
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct ProofBody {
+    p: Word,
 }
 
 fn reason_number(reason: LeaveReason) -> u8 {

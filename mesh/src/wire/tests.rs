@@ -99,6 +99,22 @@ fn offers() -> impl Strategy<Value = Offer> {
     )
 }
 
+fn words(most: usize) -> impl Strategy<Value = Bytes> {
+    proptest::collection::vec(any::<u8>(), 0..most).prop_map(Bytes::from)
+}
+
+fn votes() -> impl Strategy<Value = Suspect> {
+    (any::<[u8; 32]>(), 1..=Epoch::MAX.0, 1..=Seq::MAX.0, 0..1000u64, any::<u32>()).prop_map(
+        |(target, epoch, record, more, silence_ms)| Suspect {
+            target: MemberId(target),
+            epoch: Epoch(epoch),
+            record_seq: Seq(record),
+            last_seq: Seq((record + more).min(Seq::MAX.0)),
+            silence_ms,
+        },
+    )
+}
+
 pub(crate) fn messages() -> impl Strategy<Value = Message> {
     let reasons =
         prop_oneof![Just(LeaveReason::Stopped), Just(LeaveReason::Upgrade), Just(LeaveReason::Failed)];
@@ -108,11 +124,20 @@ pub(crate) fn messages() -> impl Strategy<Value = Message> {
         hellos().prop_map(Message::Hello),
         offers().prop_map(Message::Offer),
         any::<(u64, [u8; 16])>().prop_map(|(nonce, cookie)| Message::Cookie(Cookie { nonce, cookie })),
-        (any::<(u64, [u8; 32])>(), 1..=u16::MAX).prop_map(|((nonce, target), unicast_port)| Message::Ping(
-            Ping { nonce, target: MemberId(target), unicast_port }
-        )),
+        (any::<(u64, [u8; 32], bool)>(), 1..=u16::MAX).prop_map(
+            |((nonce, target, wants_record), unicast_port)| Message::Ping(Ping {
+                nonce,
+                target: MemberId(target),
+                unicast_port,
+                wants_record
+            })
+        ),
         (any::<u64>(), beacons()).prop_map(|(nonce, beacon)| Message::Pong(Pong { nonce, beacon })),
         reasons.prop_map(|reason| Message::Farewell(Farewell { reason })),
+        any::<[u8; 32]>().prop_map(|target| Message::Hint(Hint { target: MemberId(target) })),
+        votes().prop_map(Message::Suspect),
+        proptest::collection::vec(words(200), 1..=VOTES_MAX).prop_map(|votes| Message::Down(Down { votes })),
+        words(300).prop_map(|pulse| Message::Proof(Proof { pulse })),
     ]
 }
 
@@ -176,7 +201,7 @@ proptest! {
     #[test]
     fn no_pong_is_longer_than_its_ping(nonce: u64, port in 1..=u16::MAX, beacon in beacons()) {
         let identity = Identity::for_test(1);
-        let ping = Ping { nonce, target: identity.id(), unicast_port: port };
+        let ping = Ping { nonce, target: identity.id(), unicast_port: port, wants_record: false };
         let ping = identity.sign_word(tag(), &Message::Ping(ping), Seq(1));
         let pong = identity.sign_word(tag(), &Message::Pong(Pong { nonce, beacon }), Seq(1));
         prop_assert!(pong.len() <= ping.len());
@@ -227,7 +252,7 @@ fn a_beacon_of_any_likely_node_fits_150_bytes() {
 #[test]
 fn what_is_newer_than_this_code_is_kept_as_bytes() {
     let identity = Identity::for_test(1);
-    for (version, kind) in [(1, 0), (1, 9), (1, 255), (2, 1), (255, 3)] {
+    for (version, kind) in [(1, 0), (1, 13), (1, 255), (2, 1), (255, 3)] {
         let header = Header { version, kind, mesh: tag(), author: identity.id(), stamp: Stamp::new(1, 1) };
         let mut said = Vec::new();
         header::write(&header, &mut said);

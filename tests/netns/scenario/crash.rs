@@ -10,6 +10,7 @@ use rustix::process::Signal;
 
 use super::Claim;
 use crate::client;
+use crate::events::Seen;
 use crate::figures;
 use crate::island::Island;
 use crate::load::{Load, Plan};
@@ -19,7 +20,7 @@ use crate::runner::Run;
 pub(super) const SCENARIOS: &[Claim] = &[
     ("crash::a_killed_piece_server_fails_no_request_and_its_own_figures_go", killed),
     ("crash::twenty_percent_loss_takes_nobody_down", loss),
-    ("crash::a_pause_of_a_second_takes_nobody_down", paused),
+    ("crash::a_pause_below_the_silence_limit_takes_nobody_down", paused),
     ("crash::a_cut_wire_heals", cut),
 ];
 
@@ -106,24 +107,43 @@ fn loss(run: &Run) -> Result<()> {
     Ok(())
 }
 
+/// Below the least silence that makes a watcher vote (600 ms), with the time that a beacon may be late by.
+const PAUSE: Duration = Duration::from_millis(400);
+/// Above the most: whoever stands still for so long is rightly called down, and is back at once.
+const LONG_PAUSE: Duration = Duration::from_millis(1500);
+
 fn paused(run: &Run) -> Result<()> {
     let pieces: &[&str] = &["pieces"];
     let island =
         Island::start(run, &[("hub", &["intermediary"]), ("p1", pieces), ("p2", pieces), ("p3", pieces)])?;
     let logs = island.events()?;
-    for _ in 0..run.count(2, 20) {
+    let pause = |name: &str, length: Duration| {
+        let node = island.node(name)?;
+        node.signal(Signal::STOP)?;
+        thread::sleep(length);
+        node.signal(Signal::CONT)
+    };
+    for _ in 0..run.count(3, 20) {
         for name in ["p1", "hub"] {
-            let node = island.node(name)?;
-            node.signal(Signal::STOP)?;
-            thread::sleep(Duration::from_secs(1));
-            node.signal(Signal::CONT)?;
+            pause(name, PAUSE)?;
             // Long enough for a sleeper to say what it wrongly believes, and for others to notice its silence late.
             thread::sleep(Duration::from_secs(1));
         }
     }
     for log in &logs {
         if let Some(word) = log.all().iter().find(|seen| matches!(seen.kind.as_str(), "down" | "left")) {
-            bail!("after pauses of 1 s somebody says {}", word.brief());
+            bail!("after pauses of {PAUSE:?} somebody says {}", word.brief());
+        }
+    }
+    pause("p1", LONG_PAUSE)?;
+    let awake = Instant::now();
+    let sleeper = island.node("p1")?;
+    for (node, log) in island.nodes.iter().zip(&logs) {
+        let wrong = |seen: &Seen| seen.kind == "down" && !seen.is("down", sleeper.id());
+        ensure!(!log.all().iter().any(wrong), "{} calls somebody down that was awake", node.name());
+        if node.name() != "p1" {
+            let back = log.wait("back", Duration::from_secs(5), |seen| seen.is("back", sleeper.id()))?;
+            run.measures.add("awake again: back after", back.at.saturating_duration_since(awake));
         }
     }
     island.agree()?;

@@ -1,0 +1,152 @@
+//! What we know of a member besides its words: how it stands, when it was heard, what others say of it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::lazy::Raw;
+use super::leave::Relay;
+use super::verdict::Doubt;
+use super::watch::Watching;
+use crate::member::{Member, Reason, Stamp, Standing};
+
+/// One member as this node sees it. There may be 20,000: what only few have is boxed.
+#[derive(Debug)]
+pub(super) struct Peer {
+    pub(super) standing: Standing,
+    pub(super) since: Instant,
+    /// When it was last heard by ourselves, in a word that was verified.
+    pub(super) heard: Option<Instant>,
+    /// When something newer of it was last learned, by whatever path.
+    pub(super) learned: Option<Instant>,
+    /// When others say to have heard it last; for dates alone.
+    pub(super) told: Option<Instant>,
+    /// When it became known: silence counts from here as long as nothing is heard.
+    pub(super) known: Instant,
+    /// Where its last word came from.
+    pub(super) from: Option<SocketAddr>,
+    /// Its newest pulse, if that is not verified yet.
+    pub(super) raw: Option<Raw>,
+    /// When a pulse of it was last verified, and until when all are: somebody spoke in its name.
+    pub(super) checked: Option<Instant>,
+    pub(super) eager_until: Option<Instant>,
+    pub(super) last_pulse: Option<Stamp>,
+    /// How it was found to be down.
+    pub(super) verdict: Option<Reason>,
+    /// Alive by what others prove; we hear nothing.
+    pub(super) mute: bool,
+    /// Says that it hears no broadcasts.
+    pub(super) deaf: bool,
+    pub(super) asking: Option<Asking>,
+    pub(super) relay: Option<Box<Relay>>,
+    pub(super) view: Option<Arc<Member>>,
+    /// Set while we watch it.
+    pub(super) watching: Option<Box<Watching>>,
+    /// Set while somebody says that it is silent.
+    pub(super) doubt: Option<Box<Doubt>>,
+    /// Its last returns from the dead, and until when its limit is doubled for them.
+    pub(super) returns: Option<Box<Returns>>,
+}
+
+/// Questions to a member that are not answered yet.
+#[derive(Debug)]
+pub(super) struct Asking {
+    pub(super) nonce: u64,
+    pub(super) sent: u8,
+    /// How many are asked before it is left at that, and how far apart.
+    pub(super) most: u8,
+    pub(super) apart: Duration,
+}
+
+/// So many returns within `FLAPPING` double the patience with a member for `PATIENT`.
+const RETURNS_MAX: usize = 3;
+const FLAPPING: Duration = Duration::from_secs(60);
+const PATIENT: Duration = Duration::from_secs(300);
+
+/// When a member came back after it was called down. Any detector quicker than a second sees a stall of a second
+/// rightly; a member that stalls again and again is given more time.
+#[derive(Debug, Default)]
+pub(super) struct Returns {
+    last: [Option<Instant>; RETURNS_MAX],
+    until: Option<Instant>,
+}
+
+impl Returns {
+    fn note(&mut self, now: Instant) {
+        self.last.rotate_left(1);
+        self.last[RETURNS_MAX - 1] = Some(now);
+        if self.last[0].is_some_and(|first| now.saturating_duration_since(first) <= FLAPPING) {
+            self.until = Some(now + PATIENT);
+        }
+    }
+}
+
+impl Peer {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            standing: Standing::Alive,
+            since: now,
+            heard: None,
+            learned: None,
+            told: None,
+            known: now,
+            from: None,
+            raw: None,
+            checked: None,
+            eager_until: None,
+            last_pulse: None,
+            verdict: None,
+            mute: false,
+            deaf: false,
+            asking: None,
+            relay: None,
+            view: None,
+            watching: None,
+            doubt: None,
+            returns: None,
+        }
+    }
+
+    /// When it was last heard, or became known if it never was. Unverified pulses count nothing.
+    pub(super) fn silent_since(&self) -> Instant {
+        self.heard.unwrap_or(self.known)
+    }
+
+    /// When anything in its name last came, verified or not: good for not asking, never for a verdict.
+    pub(super) fn last_sign(&self) -> Instant {
+        self.silent_since().max(self.raw.as_ref().map_or(self.known, |raw| raw.at))
+    }
+
+    /// Heard by ourselves within `length`.
+    pub(super) fn was_heard_within(&self, now: Instant, length: Duration) -> bool {
+        self.heard.is_some_and(|at| now.saturating_duration_since(at) < length)
+    }
+
+    pub(super) fn note_return(&mut self, now: Instant) {
+        self.returns.get_or_insert_default().note(now);
+    }
+
+    /// Whether it comes and goes so often that it is given twice the time.
+    pub(super) fn is_flapping(&self, now: Instant) -> bool {
+        self.returns.as_ref().and_then(|returns| returns.until).is_some_and(|until| until > now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn three_returns_within_a_minute_double_the_patience_for_five() {
+        let start = Instant::now();
+        let after = |seconds| start + Duration::from_secs(seconds);
+        let mut peer = Peer::new(start);
+        peer.note_return(after(0));
+        peer.note_return(after(61));
+        peer.note_return(after(62));
+        assert!(!peer.is_flapping(after(62)));
+        peer.note_return(after(63));
+        assert!(peer.is_flapping(after(63)) && peer.is_flapping(after(362)));
+        assert!(!peer.is_flapping(after(364)));
+    }
+}

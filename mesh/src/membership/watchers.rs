@@ -1,0 +1,217 @@
+//! Who watches us: up to six members that we hear ourselves, named in our record, so that anybody can check
+//! a certificate about us against our own signed list. They get our beacon every 100 ms.
+//!
+//! Source: NETWORK.md, "Watchers".
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use rand::seq::SliceRandom;
+
+use super::{Destination, Membership, Timer};
+use crate::member::{MemberId, Standing};
+use crate::wire::Message;
+use crate::wire::limits::WATCHERS_MAX;
+
+/// How often our watchers hear from us. Required by DESIGN, section 5.
+const TICK: Duration = Duration::from_millis(100);
+/// The list changes once in this at most.
+const CHOOSE_EVERY: Duration = Duration::from_secs(1);
+/// Time for all first beacons and answers to come before the first choice.
+const CHOOSE_FIRST: Duration = Duration::from_millis(300);
+/// In an island of so many that all start together the choice is spread over this for each member.
+const CHOOSE_SPREAD_EACH: Duration = Duration::from_micros(800);
+/// Whoever has been here so long is taken first: it will stay.
+const LONG_KNOWN: Duration = Duration::from_secs(10);
+/// A watcher that accused us wrongly so often in `ACCUSED_FOR` does not hear us: another takes its place.
+const ACCUSED_MAX: u32 = 2;
+const ACCUSED_FOR: Duration = Duration::from_secs(60);
+/// We answer accusations this often at most: an answer is heard by all accusers.
+const DEFEND_EVERY: Duration = Duration::from_millis(25);
+/// The second copy of the answer.
+const DEFEND_AGAIN: Duration = Duration::from_millis(30);
+/// So long without any broadcast, while unicast comes, is deaf. Required by DESIGN, section 5.
+const DEAF: Duration = Duration::from_secs(3);
+
+/// What we keep about being watched.
+#[derive(Debug, Default)]
+pub(super) struct Watched {
+    chosen: Option<Instant>,
+    pending: bool,
+    /// Wrong accusations lately, by who made them.
+    accusers: BTreeMap<MemberId, (u32, Instant)>,
+    defended: Option<Instant>,
+    broadcast_due: Option<Instant>,
+    broadcasts: u32,
+    /// When we last heard something meant for all, and for us alone.
+    pub(super) heard_all: Option<Instant>,
+    pub(super) heard_alone: Option<Instant>,
+}
+
+/// By all paths once in so many beacons, else by the best path of each interface.
+const ALL_PATHS_EVERY: u32 = 5;
+
+impl Membership {
+    /// Something changed that the choice of watchers depends on.
+    pub(super) fn choose_watchers_soon(&mut self, now: Instant) {
+        if self.watched.pending || self.leaving {
+            return;
+        }
+        let wanted = self.table.len().min(WATCHERS_MAX);
+        let watchers = &self.record.watchers;
+        let full = watchers.len() >= wanted && watchers.iter().all(|id| self.may_watch(now, id));
+        if full && !self.is_accused(now) {
+            return;
+        }
+        let members = u32::try_from(self.table.len()).unwrap_or(u32::MAX);
+        let spread = self.up_to(CHOOSE_SPREAD_EACH * members);
+        let at = match self.watched.chosen {
+            Some(last) => now.max(last + CHOOSE_EVERY) + spread / 4,
+            None => now.max(self.started + CHOOSE_FIRST) + spread,
+        };
+        self.watched.pending = true;
+        self.timers.arm(at, Timer::ChooseWatchers);
+    }
+
+    fn is_accused(&self, now: Instant) -> bool {
+        let wrong = |id: &MemberId| {
+            self.watched.accusers.get(id).is_some_and(|(times, at)| {
+                *times >= ACCUSED_MAX && now.saturating_duration_since(*at) < ACCUSED_FOR
+            })
+        };
+        self.record.watchers.iter().any(wrong)
+    }
+
+    /// Whether this member is one that we hear and that will do.
+    fn may_watch(&self, now: Instant, id: &MemberId) -> bool {
+        let Some(peer) = self.peers.get(id) else { return false };
+        let Some(entry) = self.table.get(id).filter(|entry| entry.proven) else { return false };
+        let Some(record) = entry.record.as_ref() else { return false };
+        let wrong = self.watched.accusers.get(id).is_some_and(|(times, at)| {
+            *times >= ACCUSED_MAX && now.saturating_duration_since(*at) < ACCUSED_FOR
+        });
+        peer.standing == Standing::Alive && !peer.mute && !record.value.draining && !wrong
+    }
+
+    /// Names our watchers: those we have as long as they will do, then the long known ones, drawn by lot.
+    pub(super) fn choose_watchers(&mut self, now: Instant) {
+        self.watched.pending = false;
+        if self.leaving || self.record_said.is_none() {
+            return;
+        }
+        let kept: Vec<MemberId> =
+            self.record.watchers.iter().filter(|id| self.may_watch(now, id)).copied().collect();
+        let (mut long, mut new): (Vec<_>, Vec<_>) = self
+            .peers
+            .iter()
+            .filter(|(id, _)| !kept.contains(id) && self.may_watch(now, id))
+            .map(|(id, peer)| (*id, now.saturating_duration_since(peer.known) >= LONG_KNOWN))
+            .partition(|(_, long)| *long);
+        long.shuffle(&mut self.rng);
+        new.shuffle(&mut self.rng);
+        let mut watchers = kept;
+        let room = WATCHERS_MAX.saturating_sub(watchers.len());
+        watchers.extend(long.into_iter().chain(new).map(|(id, _)| id).take(room));
+        if watchers.len() < WATCHERS_MAX {
+            // Rather one that accuses us wrongly than none: it is where the island is small.
+            let left = self.record.watchers.iter().filter(|id| !watchers.contains(id));
+            let wrong: Vec<MemberId> = left.filter(|id| !self.is_known_gone(id)).copied().collect();
+            watchers.extend(wrong.into_iter().take(WATCHERS_MAX - watchers.len()));
+        }
+        watchers.sort_unstable();
+        self.watched.chosen = Some(now);
+        if watchers != self.record.watchers {
+            let before = self.record.clone();
+            self.record.watchers = watchers;
+            self.say_if_changed(now, &before);
+        }
+        self.choose_watchers_soon(now);
+    }
+
+    /// A beacon in turn: to our watchers each time, to all when that is due.
+    pub(super) fn tick(&mut self, now: Instant) {
+        let period = if self.record.watchers.is_empty() { self.beacon_period() } else { TICK };
+        let next = self.jittered(period.min(self.beacon_period()));
+        self.timers.arm(now + next, Timer::Tick);
+        if self.leaving || self.record_said.is_none() {
+            return;
+        }
+        self.note_deafness(now);
+        let bytes = self.signed_beacon(now);
+        let watchers = self.record.watchers.clone();
+        self.send_to_each(&watchers, &bytes);
+        if self.watched.broadcast_due.is_none_or(|due| due <= now) {
+            self.broadcast(now, bytes, false);
+        }
+    }
+
+    /// A beacon to everyone; `news`: worth every path.
+    pub(super) fn broadcast(&mut self, now: Instant, bytes: bytes::Bytes, news: bool) {
+        let next = self.jittered(self.beacon_period());
+        self.watched.broadcast_due = Some(now + next);
+        self.watched.broadcasts = self.watched.broadcasts.wrapping_add(1);
+        self.beacon_told = Some(now);
+        self.load_told = self.load;
+        let all = news || self.watched.broadcasts.is_multiple_of(ALL_PATHS_EVERY);
+        self.send(if all { Destination::Everyone } else { Destination::EveryoneBriefly }, bytes);
+    }
+
+    /// Our beacon as it is now, signed.
+    pub(super) fn signed_beacon(&mut self, now: Instant) -> bytes::Bytes {
+        let message = Message::Beacon(self.beacon(now));
+        self.sign(&message)
+    }
+
+    /// Somebody says that we are silent. Everybody hears that we are not, twice.
+    pub(super) fn defend(&mut self, now: Instant, accuser: MemberId) {
+        let (times, at) = self.watched.accusers.entry(accuser).or_insert((0, now));
+        if now.saturating_duration_since(*at) >= ACCUSED_FOR {
+            *times = 0;
+        }
+        // Copies of one vote come within milliseconds.
+        if *times == 0 || now.saturating_duration_since(*at) >= CHOOSE_EVERY / 2 {
+            *times += 1;
+            *at = now;
+        }
+        self.choose_watchers_soon(now);
+        if self.watched.defended.is_some_and(|at| now.saturating_duration_since(at) < DEFEND_EVERY) {
+            return;
+        }
+        self.watched.defended = Some(now);
+        self.say_beacon(now);
+        let bytes = self.signed_beacon(now);
+        self.send_to_each(&[accuser], &bytes);
+        self.timers.arm(now + DEFEND_AGAIN, Timer::Defend);
+    }
+
+    pub(super) fn sweep_accusers(&mut self, now: Instant) {
+        self.watched.accusers.retain(|_, (_, at)| now.saturating_duration_since(*at) < ACCUSED_FOR);
+    }
+
+    /// Whether we hear what is said to us alone but nothing that is said to all.
+    pub(super) fn is_deaf(&self, now: Instant) -> bool {
+        let since = self.watched.heard_all.unwrap_or(self.started).max(self.started);
+        let alone = self.watched.heard_alone.is_some_and(|at| now.saturating_duration_since(at) < DEAF);
+        alone && now.saturating_duration_since(since) >= DEAF
+    }
+
+    fn note_deafness(&mut self, now: Instant) {
+        let deaf = self.is_deaf(now);
+        if deaf != self.deaf_told {
+            self.deaf_told = deaf;
+            let bytes = self.signed_beacon(now);
+            self.broadcast(now, bytes, true);
+        }
+    }
+
+    /// News for those we watch who hear no broadcasts.
+    pub(super) fn tell_the_deaf(&mut self, about: &MemberId, bytes: &bytes::Bytes) {
+        let deaf: Vec<MemberId> = self
+            .peers
+            .iter()
+            .filter(|(id, peer)| *id != about && peer.deaf && peer.watching.is_some())
+            .map(|(id, _)| *id)
+            .collect();
+        self.send_to_each(&deaf, bytes);
+    }
+}
