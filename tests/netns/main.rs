@@ -1,7 +1,8 @@
 //! Real nodes on real wires: what an island must show, measured between network namespaces.
 //!
 //! Scenarios run one after another (`runner`), each with wires and hosts of its own (`network`), the real program in
-//! them (`node`), clients (`client`, `load`), ears on the wire (`tap`) and on `/events` (`events`).
+//! them (`node`), clients (`client`, `load`), ears on the wire (`tap`, `sniffer`) and on `/events` (`events`), and
+//! another program to be measured beside (`serf`).
 //! All of it is one process: a thread enters a host, opens its sockets there, and every moment is of one clock.
 //!
 //! Short versions run with `cargo test`, with bounds that a busy machine keeps; `cargo xtask trial` runs the long ones
@@ -19,7 +20,9 @@ mod network;
 mod node;
 mod runner;
 mod scenario;
+mod serf;
 mod service;
+mod sniffer;
 mod tap;
 
 use std::process::ExitCode;

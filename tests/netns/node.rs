@@ -326,6 +326,7 @@ fn agree_where(
     })
 }
 
-fn is_alive(facts: &str) -> bool {
+/// Whether these facts of a table are those of one that is alive.
+pub(crate) fn is_alive(facts: &str) -> bool {
     facts.contains("standing=\"alive\"")
 }

@@ -2,6 +2,7 @@
 
 mod asking;
 mod crash;
+mod detection;
 mod figures;
 mod hostile;
 mod joining;
@@ -21,6 +22,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         figures::SCENARIOS,
         leaving::SCENARIOS,
         crash::SCENARIOS,
+        detection::SCENARIOS,
         overload::SCENARIOS,
         topology::SCENARIOS,
         asking::SCENARIOS,

@@ -1,0 +1,447 @@
+//! The same deaths on the same wire at the same time, told by Isle and by Debian's serf.
+//!
+//! Each host runs a piece server and a serf agent. What happens to a host happens to both; each is timed by what the
+//! others say of it: `/events` here, the agents' logs there. Without serf, and in the short version, Isle is alone.
+
+use std::env;
+use std::fs::{self, File};
+use std::io::Write;
+use std::net::Ipv4Addr;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use super::DOWN_WITHIN;
+use crate::events::EventLog;
+use crate::measure::percentile;
+use crate::network::{Host, Wire};
+use crate::node::{self, Node, eventually};
+use crate::runner::Run;
+use crate::serf::{self, Agent, Word};
+use crate::sniffer::Sniffer;
+use crate::tap::{DISCOVERY, FAREWELL};
+
+/// Lost of all packets, in thousandths.
+const LOSS_PER_MILLE: u32 = 50;
+/// serf gives up on a member after 8 to 10 s, and takes up to half a minute to find one again.
+const SERF_WITHIN: Duration = Duration::from_secs(45);
+/// A node that starts, or whose cable is put back, is known to all within this, whatever is lost.
+const SETTLED_WITHIN: Duration = Duration::from_secs(30);
+/// Where the kind of a datagram lies (NETWORK.md, "Datagrams").
+const KIND: usize = 3;
+
+/// What is promised of Isle, in the trial.
+const DEATH_KNOWN_P99: Duration = Duration::from_millis(900);
+const FAREWELL_KNOWN_P50: Duration = Duration::from_millis(5);
+const FAREWELL_KNOWN_P99: Duration = Duration::from_millis(100);
+
+/// What happens to a host.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Fate {
+    Crash,
+    Unplug,
+    Leave,
+}
+
+/// From when to when others may rightly say of this host's node that it is gone; an unplugged one may say so of all.
+#[derive(Debug)]
+struct Fault {
+    host: usize,
+    id: String,
+    fate: Fate,
+    from: Instant,
+    until: Instant,
+}
+
+/// Samples of one product.
+#[derive(Default, Debug)]
+struct Told {
+    crash: Vec<Duration>,
+    unplug: Vec<Duration>,
+    leave: Vec<Duration>,
+    /// Known to be stopping, so that nobody chooses it any more: what comes before a farewell.
+    draining: Vec<Duration>,
+    /// The farewell counted from its first datagram.
+    farewell: Vec<Duration>,
+    missed: usize,
+    false_downs: usize,
+    traffic: Option<Traffic>,
+}
+
+impl Told {
+    fn of(&mut self, fate: Fate) -> &mut Vec<Duration> {
+        match fate {
+            Fate::Crash => &mut self.crash,
+            Fate::Unplug => &mut self.unplug,
+            Fate::Leave => &mut self.leave,
+        }
+    }
+}
+
+/// What a host says and hears in a second, all protocols and headers included; the mean of all hosts.
+#[derive(Clone, Copy, Debug)]
+struct Traffic {
+    bytes_sent: f64,
+    packets_sent: f64,
+    bytes_received: f64,
+    packets_received: f64,
+}
+
+struct Trial<'a> {
+    run: &'a Run,
+    wire: Wire,
+    hosts: Vec<Host>,
+    nodes: Vec<Node>,
+    /// Every life of every node: its host, and what it said.
+    lives: Vec<(usize, EventLog)>,
+    /// For each node the place of its present life.
+    current: Vec<usize>,
+    agents: Vec<Agent>,
+    /// What agents said that were ended since.
+    past_agents: Vec<(usize, Vec<serf::Said>)>,
+    faults: Vec<Fault>,
+    isle: Told,
+    serf: Told,
+}
+
+pub(super) fn compare(run: &Run) -> Result<()> {
+    let mut trial = Trial::new(run, run.count(8, 40))?;
+    let idle = Duration::from_secs(run.count(3, 60) as u64);
+    let version = serf::version().filter(|_| run.long);
+    trial.wire.lose(LOSS_PER_MILLE)?;
+    if version.is_some() {
+        trial.start_agents()?;
+        trial.serf.traffic = Some(trial.traffic(idle)?);
+    } else {
+        run.measures.note("without serf: it takes part in the trial, where it is installed");
+    }
+    trial.start_nodes()?;
+    for (fate, count) in
+        [(Fate::Crash, run.count(3, 20)), (Fate::Unplug, run.count(1, 20)), (Fate::Leave, run.count(3, 20))]
+    {
+        for round in 0..count {
+            // Never the first host, where new agents ask for the others.
+            let host = 1 + (round * 7) % (trial.hosts.len() - 1);
+            trial.round(fate, host).with_context(|| format!("{fate:?} {round}"))?;
+        }
+    }
+    trial.count_false_downs();
+    trial.agents.clear();
+    trial.isle.traffic = Some(trial.traffic(idle)?);
+    trial.show("isle", &trial.isle)?;
+    if let Some(version) = version {
+        trial.show(&format!("serf {version}"), &trial.serf)?;
+    }
+    trial.demand()
+}
+
+impl<'a> Trial<'a> {
+    fn new(run: &'a Run, count: usize) -> Result<Self> {
+        let wire = Wire::new()?;
+        let hosts =
+            (0..count).map(|number| wire.host(&format!("n{number}"), &format!("{}/24", address(number))));
+        let hosts = hosts.collect::<Result<_>>()?;
+        Ok(Self {
+            run,
+            wire,
+            hosts,
+            nodes: Vec::new(),
+            lives: Vec::new(),
+            current: Vec::new(),
+            agents: Vec::new(),
+            past_agents: Vec::new(),
+            faults: Vec::new(),
+            isle: Told::default(),
+            serf: Told::default(),
+        })
+    }
+
+    fn start_agents(&mut self) -> Result<()> {
+        for host in &self.hosts {
+            self.agents.push(Agent::start(host, address(0))?);
+        }
+        self.agents_listed()
+    }
+
+    fn agents_listed(&self) -> Result<()> {
+        for agent in &self.agents {
+            let listed = agent.lists(self.hosts.len() - 1, SERF_WITHIN * 4);
+            listed.with_context(|| format!("serf at {} does not list all", agent.name()))?;
+        }
+        Ok(())
+    }
+
+    fn start_nodes(&mut self) -> Result<()> {
+        for host in &self.hosts {
+            self.nodes.push(Node::spawn(host, self.run.folder.path(), &["pieces"])?);
+        }
+        for node in &mut self.nodes {
+            node.ready()?;
+        }
+        let nodes: Vec<&Node> = self.nodes.iter().collect();
+        node::agree(&nodes, nodes.len(), SETTLED_WITHIN)?;
+        for (number, node) in self.nodes.iter().enumerate() {
+            self.current.push(self.lives.len());
+            self.lives.push((number, node.events()));
+        }
+        self.lives.iter().try_for_each(|(_, log)| log.started().map(drop))
+    }
+
+    /// Lets it happen to one host, times what all others say of it, and waits until all is as before.
+    fn round(&mut self, fate: Fate, host: usize) -> Result<()> {
+        let id = self.nodes[host].id().to_owned();
+        let own = address(host);
+        let farewells = Sniffer::open(&self.hosts[host], move |packet| {
+            *packet.from.ip() == own
+                && packet.to.port() == DISCOVERY
+                && packet.payload.get(KIND) == Some(&FAREWELL)
+        })?;
+        let began = Instant::now();
+        let at = self.strike(fate, host)?;
+        let expected = if fate == Fate::Leave { "left" } else { "down" };
+        for (other, log) in self.others(host) {
+            let seen = log
+                .wait(expected, DOWN_WITHIN, |seen| seen.at >= began && seen.is(expected, &id))
+                .with_context(|| format!("n{other} about n{host}"))?;
+            self.isle.of(fate).push(seen.at.saturating_duration_since(at.0));
+            if fate == Fate::Leave {
+                let stops = log.wait("draining", DOWN_WITHIN, |seen| {
+                    matches!(seen.kind.as_str(), "draining" | "left")
+                        && seen.data["member"]["id"] == id.as_str()
+                })?;
+                self.isle.draining.push(stops.at.saturating_duration_since(at.0));
+                // It may be known to another before our thread that watches the card has run.
+                eventually("a farewell leaves the host", DOWN_WITHIN, || Ok(!farewells.all().is_empty()))?;
+                let first = farewells.all()[0].at;
+                self.isle.farewell.push(seen.at.saturating_duration_since(first));
+            }
+        }
+        self.hear_agents(fate, host, began, at.1);
+        self.mend(fate, host)?;
+        self.faults.push(Fault { host, id, fate, from: began, until: Instant::now() });
+        Ok(())
+    }
+
+    /// Returns when it came over the node, and when over the agent.
+    fn strike(&mut self, fate: Fate, host: usize) -> Result<(Instant, Instant)> {
+        let signal = match fate {
+            Fate::Crash => Signal::KILL,
+            Fate::Leave => Signal::INT,
+            Fate::Unplug => {
+                self.wire.cut_off(&self.hosts[host], true)?;
+                // In force when the rules are there, which is when `nft` has ended.
+                let now = Instant::now();
+                return Ok((now, now));
+            }
+        };
+        let node_at = Instant::now();
+        self.nodes[host].signal(signal)?;
+        let agent_at = Instant::now();
+        if let Some(agent) = self.agents.get(host) {
+            agent.signal(signal)?;
+        }
+        Ok((node_at, agent_at))
+    }
+
+    fn hear_agents(&mut self, fate: Fate, host: usize, since: Instant, at: Instant) {
+        let word = if fate == Fate::Leave { Word::Left } else { Word::Failed };
+        let name = self.hosts[host].label().to_owned();
+        for (other, agent) in self.agents.iter().enumerate() {
+            if other == host {
+                continue;
+            }
+            match agent.wait(word, &name, since, SERF_WITHIN) {
+                Some(said) => self.serf.of(fate).push(said.saturating_duration_since(at)),
+                None => self.serf.missed += 1,
+            }
+        }
+    }
+
+    /// Starts what was ended, plugs in what was unplugged, and waits until everybody lists everybody.
+    fn mend(&mut self, fate: Fate, host: usize) -> Result<()> {
+        let healed = Instant::now();
+        if !self.agents.is_empty() {
+            // An agent that was cut off would find the others again after half a minute: a new one does at once.
+            self.agents[host].signal(Signal::KILL)?;
+            let said = self.agents[host].all();
+            self.past_agents.push((host, said));
+        }
+        if fate == Fate::Unplug {
+            self.wire.cut_off(&self.hosts[host], false)?;
+        } else {
+            self.nodes[host].ended(DOWN_WITHIN)?;
+            let node = Node::start(&self.hosts[host], self.run.folder.path(), &["pieces"])?;
+            let log = node.events();
+            log.started()?;
+            self.current[host] = self.lives.len();
+            self.lives.push((host, log));
+            self.nodes[host] = node;
+        }
+        if !self.agents.is_empty() {
+            self.agents[host] = Agent::start(&self.hosts[host], address(0))?;
+        }
+        let (id, word) = (self.nodes[host].id(), if fate == Fate::Unplug { "back" } else { "joined" });
+        for (_, log) in self.others(host) {
+            log.wait(word, SETTLED_WITHIN, |seen| seen.at >= healed && seen.is(word, id))?;
+        }
+        let count = self.nodes.len();
+        eventually("it lists all the others", SETTLED_WITHIN, || {
+            Ok(self.nodes[host].table()?.values().filter(|facts| node::is_alive(facts)).count() == count)
+        })?;
+        self.agents_listed()
+    }
+
+    /// The present lives of all nodes but this one.
+    fn others(&self, host: usize) -> Vec<(usize, EventLog)> {
+        let lives = self.current.iter().map(|place| &self.lives[*place]);
+        lives.filter(|(other, _)| *other != host).cloned().collect()
+    }
+
+    /// Counts what was said of the living.
+    fn count_false_downs(&mut self) {
+        let is_deaf = |observer: usize, at: Instant| {
+            let cut = self.faults.iter().filter(|fault| fault.fate == Fate::Unplug && fault.host == observer);
+            cut.into_iter().any(|fault| (fault.from..=fault.until).contains(&at))
+        };
+        for (observer, log) in &self.lives {
+            for seen in log.all().iter().filter(|seen| seen.kind == "down" && !is_deaf(*observer, seen.at)) {
+                // A node that was ended never comes back: the next one on its host has another key.
+                let is_right = self.faults.iter().any(|fault| {
+                    let until = if fault.fate == Fate::Unplug { fault.until } else { seen.at };
+                    seen.data["member"]["id"] == fault.id.as_str() && (fault.from..=until).contains(&seen.at)
+                });
+                if !is_right {
+                    self.isle.false_downs += 1;
+                    self.run.measures.note(format!("isle, false: n{observer} says {}", seen.brief()));
+                }
+            }
+        }
+        let present = self.agents.iter().enumerate().map(|(host, agent)| (host, agent.all()));
+        for (observer, said) in present.chain(self.past_agents.iter().cloned()) {
+            let failed = said.iter().filter(|said| said.word == Word::Failed);
+            let wrong = failed.filter(|said| {
+                // An agent keeps its name over all its lives.
+                let is_right = |fault: &Fault| {
+                    self.hosts[fault.host].label() == said.whom
+                        && (fault.from..=fault.until).contains(&said.at)
+                };
+                !is_deaf(observer, said.at) && !self.faults.iter().any(is_right)
+            });
+            self.serf.false_downs += wrong.count();
+        }
+    }
+
+    fn traffic(&self, watched: Duration) -> Result<Traffic> {
+        let began = Instant::now();
+        let before = self.hosts.iter().map(counters).collect::<Result<Vec<_>>>()?;
+        thread::sleep(watched);
+        let after = self.hosts.iter().map(counters).collect::<Result<Vec<_>>>()?;
+        let per = began.elapsed().as_secs_f64() * self.hosts.len() as f64;
+        let rate = |field: usize| {
+            let sum: u64 =
+                before.iter().zip(&after).map(|(before, after)| after[field] - before[field]).sum();
+            sum as f64 / per
+        };
+        Ok(Traffic {
+            bytes_received: rate(0),
+            packets_received: rate(1),
+            bytes_sent: rate(2),
+            packets_sent: rate(3),
+        })
+    }
+
+    /// Prints a product's numbers, and appends them to the report that `ISLE_SIMULATION_REPORT` names.
+    fn show(&self, product: &str, told: &Told) -> Result<()> {
+        let measures = &self.run.measures;
+        for (what, samples) in [
+            ("kill -9: known down to another", &told.crash),
+            ("unplugged: known down to another", &told.unplug),
+            ("Ctrl+C: known to have left to another", &told.leave),
+            ("Ctrl+C: known to be stopping to another", &told.draining),
+            ("farewell known to another, after its first datagram", &told.farewell),
+        ] {
+            samples.iter().for_each(|took| measures.add(&format!("{product}: {what}"), *took));
+        }
+        measures.note(format!(
+            "{product}: {} false `down`, {} words that never came, of {} members and {} ‰ loss",
+            told.false_downs,
+            told.missed,
+            self.hosts.len(),
+            LOSS_PER_MILLE
+        ));
+        let traffic = told.traffic.context("measured before")?;
+        measures.note(format!(
+            "{product}, idle, each host: {:.0} bytes/s in {:.1} packets/s sent, {:.0} bytes/s in {:.1} packets/s received",
+            traffic.bytes_sent, traffic.packets_sent, traffic.bytes_received, traffic.packets_received
+        ));
+        let Some(report) = env::var_os("ISLE_SIMULATION_REPORT") else { return Ok(()) };
+        let mut line = json!({
+            "scenario": "detection::beside_serf",
+            "product": product,
+            "members": self.hosts.len(),
+            "loss": f64::from(LOSS_PER_MILLE) / 1000.0,
+            "false_downs": told.false_downs,
+            "missed": told.missed,
+            "bytes_per_second": traffic.bytes_sent,
+            "packets_per_second": traffic.packets_sent,
+            "received_bytes_per_second": traffic.bytes_received,
+            "received_packets_per_second": traffic.packets_received,
+        });
+        for (what, samples) in [
+            ("crash", &told.crash),
+            ("unplug", &told.unplug),
+            ("leave", &told.leave),
+            ("draining", &told.draining),
+            ("farewell", &told.farewell),
+        ] {
+            for (name, percent) in [("p50", 50), ("p99", 99), ("max", 100)] {
+                line[format!("{what}_{name}_ms")] = millis(samples, percent);
+            }
+        }
+        let mut file = File::options().create(true).append(true).open(report)?;
+        writeln!(file, "{line}")?;
+        Ok(())
+    }
+
+    /// Fails unless Isle kept what it promises.
+    fn demand(&self) -> Result<()> {
+        ensure!(self.isle.false_downs == 0, "{} were called down and lived", self.isle.false_downs);
+        if !self.run.long {
+            return Ok(());
+        }
+        for (what, samples, percent, bound) in [
+            ("crash", &self.isle.crash, 99, DEATH_KNOWN_P99),
+            ("unplug", &self.isle.unplug, 99, DEATH_KNOWN_P99),
+            ("farewell", &self.isle.farewell, 50, FAREWELL_KNOWN_P50),
+            ("farewell", &self.isle.farewell, 99, FAREWELL_KNOWN_P99),
+        ] {
+            let took = percentile(samples, percent);
+            ensure!(took <= bound, "{what}: p{percent} is {took:?}, promised are {bound:?}");
+        }
+        Ok(())
+    }
+}
+
+fn address(host: usize) -> Ipv4Addr {
+    Ipv4Addr::new(10, 77, 0, u8::try_from(10 + host).expect("at most 200 hosts"))
+}
+
+fn millis(samples: &[Duration], percent: usize) -> Value {
+    match samples {
+        [] => Value::Null,
+        _ => json!(percentile(samples, percent).as_secs_f64() * 1000.0),
+    }
+}
+
+/// Bytes and packets received, bytes and packets sent by a host's card so far.
+fn counters(host: &Host) -> Result<[u64; 4]> {
+    let text = host.enter(|| fs::read_to_string("/proc/thread-self/net/dev"))??;
+    let line = text.lines().find_map(|line| line.trim().strip_prefix("eth0:")).context("no eth0")?;
+    let fields: Vec<u64> = line.split_whitespace().filter_map(|field| field.parse().ok()).collect();
+    let field = |at: usize| fields.get(at).copied().with_context(|| format!("{line:?} is too short"));
+    // Receiving takes the first eight columns (proc(5)).
+    Ok([field(0)?, field(1)?, field(8)?, field(9)?])
+}
