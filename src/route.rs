@@ -45,7 +45,7 @@ pub struct Candidate {
     pub id: MemberId,
     /// How many requests it says that it takes at once; 0: it has not said.
     pub capacity: u32,
-    /// To be chosen only when no other is there: not proven yet, or doubted.
+    /// To be chosen only when no other is there: not reached yet, or doubted.
     pub last: bool,
 }
 
@@ -56,6 +56,8 @@ pub enum Ended {
     Answered(Duration),
     /// None came, or one that says it cannot serve.
     Failed,
+    /// The connection was refused or broke off: its process may be gone, so nothing more is sent for a while.
+    Refused,
     /// We gave up for reasons of our own; it says nothing about the member.
     Cancelled,
 }
@@ -178,6 +180,10 @@ impl Routes {
             Ended::Failed => {
                 track.latency.failure(now);
                 track.health.failed(now);
+            }
+            Ended::Refused => {
+                track.latency.failure(now);
+                track.health.refused(now);
             }
             Ended::Cancelled => track.health.unknown(),
         }

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 const FAILURES: u32 = 5;
 /// For how long, the first time; each further time that much longer.
 const OUT: Duration = Duration::from_secs(5);
+/// For how long after one refused connection, the first time. A crash is known to all by then.
+const REFUSED: Duration = Duration::from_secs(1);
 /// But not longer than this.
 const OUT_MAX: Duration = Duration::from_secs(60);
 /// A probe that has not ended by then is taken for lost.
@@ -60,6 +62,15 @@ impl Health {
         if self.failures >= FAILURES && is_over {
             self.times = self.times.saturating_add(1);
             self.out = Some(Out { until: now + (OUT * self.times).min(OUT_MAX), probed: None });
+        }
+    }
+
+    /// A connection was refused or broke off: one is enough. By the end of that time the mesh knows whether it lives.
+    pub fn refused(&mut self, now: Instant) {
+        self.failures = self.failures.saturating_add(1);
+        if self.out.is_none_or(|out| now >= out.until) {
+            self.times = self.times.saturating_add(1);
+            self.out = Some(Out { until: now + (REFUSED * self.times).min(OUT_MAX), probed: None });
         }
     }
 

@@ -115,6 +115,20 @@ fn five_failures_in_a_row_leave_a_member_out_and_a_probe_brings_it_back() {
 }
 
 #[test]
+fn one_refused_connection_leaves_a_member_out_at_once() {
+    let (mut routes, mut now) = (Routes::new(6), origin());
+    let pool = candidates(4);
+    routes.choose(&pool[..1], now);
+    routes.ended(&id(0), Ended::Refused, now);
+    let got = send(&mut routes, &mut now, &pool, 100, |_| answered(Duration::from_micros(10)));
+    assert_eq!(got.get(&id(0)), None);
+    now += Duration::from_secs(1);
+    assert_eq!(routes.choose(&pool, now), Some(id(0)), "probed");
+    routes.ended(&id(0), answered(MS), now);
+    assert!(!routes.is_out(&id(0), now));
+}
+
+#[test]
 fn a_failed_probe_leaves_it_out_for_longer() {
     let (mut routes, mut now) = (Routes::new(7), origin());
     let pool = candidates(3);

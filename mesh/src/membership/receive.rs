@@ -247,9 +247,6 @@ impl Membership {
                 peer.heard = peer.heard.max(Some(at));
             }
             self.life_sign(now, id, word.header.stamp, direct);
-            if from.is_some_and(|from| from.shared) {
-                self.proof_is_needless(&id);
-            }
         }
         Ok(())
     }

@@ -18,6 +18,8 @@ use crate::wire::{Hint, Message, Proof, kind};
 const PROOF_WAIT: Duration = Duration::from_millis(50);
 /// A proof needs a word heard by ourselves within this.
 const PROOF_FRESH: Duration = Duration::from_millis(1500);
+/// Islands of fewer members have so few watchers that everybody proves.
+const PROVERS: usize = 16;
 /// One proof, hint or farewell for each member in this.
 const ONCE_IN: Duration = Duration::from_secs(1);
 /// Members remembered for that.
@@ -53,9 +55,13 @@ fn once(when: &mut BTreeMap<MemberId, Instant>, now: Instant, id: MemberId) -> b
 }
 
 impl Membership {
-    /// Somebody accuses `id`, of whom we know newer: says so in a moment, unless another does.
+    /// Somebody accuses `id`, of whom we know newer: says so in a moment, unless another does. On large islands its
+    /// watchers do that, who hear it most often. The accused has answered by then, but perhaps its accuser
+    /// does not hear it.
     pub(super) fn consider_proof(&mut self, now: Instant, id: MemberId) {
-        let heard = self.peers.get(&id).is_some_and(|peer| peer.was_heard_within(now, PROOF_FRESH));
+        let small = self.table.len() < PROVERS;
+        let ours = self.peers.get(&id).filter(|peer| small || peer.watching.is_some());
+        let heard = ours.is_some_and(|peer| peer.was_heard_within(now, PROOF_FRESH));
         if heard && !self.spoken.pending.contains_key(&id) && once(&mut self.spoken.proofs, now, id) {
             self.spoken.pending.insert(id, now);
             let wait = self.up_to(PROOF_WAIT);
@@ -63,7 +69,7 @@ impl Membership {
         }
     }
 
-    /// `id` was heard by all, or proven by another.
+    /// `id` was proven by another.
     pub(super) fn proof_is_needless(&mut self, id: &MemberId) {
         self.spoken.pending.remove(id);
     }

@@ -13,6 +13,7 @@ use crate::wire::{Message, kind};
 mod anything;
 mod hostile;
 mod trouble;
+mod verdicts;
 
 struct Wire {
     now: Instant,
@@ -86,6 +87,20 @@ impl Wire {
         self.deaf.push(false);
         self.settle();
         at
+    }
+
+    /// Another node, with another key, in the place of this one.
+    fn begin_anew(&mut self, at: usize) {
+        let addresses = vec![Address { ip: address(at).ip(), prefix: 16 }];
+        let identity = Identity::for_test(1000 + at as u64);
+        let mut node = Membership::new(settings(at), identity, at as u64, self.now);
+        node.set_interfaces(
+            self.now,
+            vec![Interface { index: 1, name: "e".to_owned(), addresses, loopback: false }],
+        );
+        node.start(self.now);
+        self.nodes[at] = node;
+        self.events[at].clear();
     }
 
     /// Delivers until nobody has anything to say.

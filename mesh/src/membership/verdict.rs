@@ -68,7 +68,7 @@ pub(super) struct Doubt {
 impl Doubt {
     /// Whether watchers have not agreed for a while.
     pub(super) fn is_undecided(&self, now: Instant) -> bool {
-        self.ready.is_none() && now.saturating_duration_since(self.since) >= UNDECIDED
+        now.saturating_duration_since(self.since) >= UNDECIDED
     }
 
     pub(super) fn has_vote_of(&self, id: &MemberId) -> bool {

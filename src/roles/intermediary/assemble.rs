@@ -300,6 +300,11 @@ impl Shared {
                     outcome.end(Ended::Answered(now.elapsed()));
                     return Ok((value, member));
                 }
+                Err(Attempt::Refused(why)) => {
+                    outcome.end(Ended::Refused);
+                    debug!(member = %id.short(), why, "refused");
+                    failure = Failure::Broke(format!("{} {why}", member.record.name));
+                }
                 Err(Attempt::Failed(why)) => {
                     outcome.end(Ended::Failed);
                     debug!(member = %id.short(), why, "tried in vain");
@@ -422,6 +427,8 @@ impl Shared {
 
 /// How one try at one member went wrong.
 enum Attempt {
+    /// Its connection was refused or broke off: its process may be gone.
+    Refused(String),
     /// It gave no answer, or one that says it cannot.
     Failed(String),
     /// What it has is not what its catalogue says, as far as we know.
@@ -435,14 +442,17 @@ impl From<UpstreamError> for Attempt {
         match error {
             UpstreamError::Deadline { .. } => Self::Deadline,
             UpstreamError::TooLong { .. } => Self::Stale(error.to_string()),
-            UpstreamError::Connect { .. } | UpstreamError::Broken { .. } => Self::Failed(error.to_string()),
+            UpstreamError::Connect { .. } | UpstreamError::Broken { .. } => Self::Refused(error.to_string()),
         }
     }
 }
 
 impl From<EndpointError> for Attempt {
     fn from(error: EndpointError) -> Self {
-        Self::Failed(error.to_string())
+        match error {
+            EndpointError::Upstream(error) if error.is_refusal() => Self::Refused(error.to_string()),
+            other => Self::Failed(other.to_string()),
+        }
     }
 }
 
@@ -467,6 +477,7 @@ impl Drop for Measured<'_> {
         lock(&self.shared.routes).ended(&self.id, how, now);
         let result = match how {
             Ended::Answered(_) => "ok",
+            Ended::Refused => "refused",
             Ended::Failed => "failed",
             Ended::Cancelled => "cancelled",
         };
@@ -477,7 +488,7 @@ impl Drop for Measured<'_> {
 
 /// A member as routing sees it.
 pub(super) fn candidate(member: &Member) -> Candidate {
-    let doubted = member.standing != Standing::Alive || !(member.proven || member.is_self);
+    let doubted = member.standing != Standing::Alive || !(member.reachable || member.is_self);
     Candidate { id: member.id, capacity: member.load.capacity, last: doubted }
 }
 
