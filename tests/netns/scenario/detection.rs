@@ -19,6 +19,7 @@ use crate::runner::Run;
 use crate::sniffer::Sniffer;
 
 mod beside_serf;
+mod told;
 
 pub(super) const SCENARIOS: &[Claim] = &[
     ("detection::two_three_and_four_members_find_a_crash", few),

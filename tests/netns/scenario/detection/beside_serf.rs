@@ -3,18 +3,14 @@
 //! Each host runs a piece server and a serf agent. What happens to a host happens to both; each is timed by what the
 //! others say of it: `/events` here, the agents' logs there. Without serf, and in the short version, Isle is alone.
 
-use std::env;
-use std::fs::{self, File};
-use std::io::Write;
 use std::net::Ipv4Addr;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
-use serde_json::{Value, json};
 
 use super::DOWN_WITHIN;
+use super::told::{Fate, Told, Traffic};
 use crate::events::EventLog;
 use crate::measure::percentile;
 use crate::network::{Host, Wire};
@@ -38,14 +34,6 @@ const DEATH_KNOWN_P99: Duration = Duration::from_millis(900);
 const FAREWELL_KNOWN_P50: Duration = Duration::from_millis(5);
 const FAREWELL_KNOWN_P99: Duration = Duration::from_millis(100);
 
-/// What happens to a host.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Fate {
-    Crash,
-    Unplug,
-    Leave,
-}
-
 /// From when to when others may rightly say of this host's node that it is gone; an unplugged one may say so of all.
 #[derive(Debug)]
 struct Fault {
@@ -54,40 +42,6 @@ struct Fault {
     fate: Fate,
     from: Instant,
     until: Instant,
-}
-
-/// Samples of one product.
-#[derive(Default, Debug)]
-struct Told {
-    crash: Vec<Duration>,
-    unplug: Vec<Duration>,
-    leave: Vec<Duration>,
-    /// Known to be stopping, so that nobody chooses it any more: what comes before a farewell.
-    draining: Vec<Duration>,
-    /// The farewell counted from its first datagram.
-    farewell: Vec<Duration>,
-    missed: usize,
-    false_downs: usize,
-    traffic: Option<Traffic>,
-}
-
-impl Told {
-    fn of(&mut self, fate: Fate) -> &mut Vec<Duration> {
-        match fate {
-            Fate::Crash => &mut self.crash,
-            Fate::Unplug => &mut self.unplug,
-            Fate::Leave => &mut self.leave,
-        }
-    }
-}
-
-/// What a host says and hears in a second, all protocols and headers included; the mean of all hosts.
-#[derive(Clone, Copy, Debug)]
-struct Traffic {
-    bytes_sent: f64,
-    packets_sent: f64,
-    bytes_received: f64,
-    packets_received: f64,
 }
 
 struct Trial<'a> {
@@ -114,7 +68,7 @@ pub(super) fn compare(run: &Run) -> Result<()> {
     trial.wire.lose(LOSS_PER_MILLE)?;
     if version.is_some() {
         trial.start_agents()?;
-        trial.serf.traffic = Some(trial.traffic(idle)?);
+        trial.serf.traffic = Some(Traffic::of(&trial.hosts, idle)?);
     } else {
         run.measures.note("without serf: it takes part in the trial, where it is installed");
     }
@@ -130,10 +84,10 @@ pub(super) fn compare(run: &Run) -> Result<()> {
     }
     trial.count_false_downs();
     trial.agents.clear();
-    trial.isle.traffic = Some(trial.traffic(idle)?);
-    trial.show("isle", &trial.isle)?;
+    trial.isle.traffic = Some(Traffic::of(&trial.hosts, idle)?);
+    trial.isle.show(run, "isle", trial.hosts.len(), LOSS_PER_MILLE)?;
     if let Some(version) = version {
-        trial.show(&format!("serf {version}"), &trial.serf)?;
+        trial.serf.show(run, &format!("serf {version}"), trial.hosts.len(), LOSS_PER_MILLE)?;
     }
     trial.demand()
 }
@@ -206,7 +160,11 @@ impl<'a> Trial<'a> {
             let seen = log
                 .wait(expected, DOWN_WITHIN, |seen| seen.at >= began && seen.is(expected, &id))
                 .with_context(|| format!("n{other} about n{host}"))?;
-            self.isle.of(fate).push(seen.at.saturating_duration_since(at.0));
+            let took = seen.at.saturating_duration_since(at.0);
+            if took > DEATH_KNOWN_P99 {
+                self.run.measures.note(format!("isle, late: n{other} about n{host}, {fate:?}, {took:?}"));
+            }
+            self.isle.of(fate).push(took);
             if fate == Fate::Leave {
                 let stops = log.wait("draining", DOWN_WITHIN, |seen| {
                     matches!(seen.kind.as_str(), "draining" | "left")
@@ -334,78 +292,6 @@ impl<'a> Trial<'a> {
         }
     }
 
-    fn traffic(&self, watched: Duration) -> Result<Traffic> {
-        let began = Instant::now();
-        let before = self.hosts.iter().map(counters).collect::<Result<Vec<_>>>()?;
-        thread::sleep(watched);
-        let after = self.hosts.iter().map(counters).collect::<Result<Vec<_>>>()?;
-        let per = began.elapsed().as_secs_f64() * self.hosts.len() as f64;
-        let rate = |field: usize| {
-            let sum: u64 =
-                before.iter().zip(&after).map(|(before, after)| after[field] - before[field]).sum();
-            sum as f64 / per
-        };
-        Ok(Traffic {
-            bytes_received: rate(0),
-            packets_received: rate(1),
-            bytes_sent: rate(2),
-            packets_sent: rate(3),
-        })
-    }
-
-    /// Prints a product's numbers, and appends them to the report that `ISLE_SIMULATION_REPORT` names.
-    fn show(&self, product: &str, told: &Told) -> Result<()> {
-        let measures = &self.run.measures;
-        for (what, samples) in [
-            ("kill -9: known down to another", &told.crash),
-            ("unplugged: known down to another", &told.unplug),
-            ("Ctrl+C: known to have left to another", &told.leave),
-            ("Ctrl+C: known to be stopping to another", &told.draining),
-            ("farewell known to another, after its first datagram", &told.farewell),
-        ] {
-            samples.iter().for_each(|took| measures.add(&format!("{product}: {what}"), *took));
-        }
-        measures.note(format!(
-            "{product}: {} false `down`, {} words that never came, of {} members and {} ‰ loss",
-            told.false_downs,
-            told.missed,
-            self.hosts.len(),
-            LOSS_PER_MILLE
-        ));
-        let traffic = told.traffic.context("measured before")?;
-        measures.note(format!(
-            "{product}, idle, each host: {:.0} bytes/s in {:.1} packets/s sent, {:.0} bytes/s in {:.1} packets/s received",
-            traffic.bytes_sent, traffic.packets_sent, traffic.bytes_received, traffic.packets_received
-        ));
-        let Some(report) = env::var_os("ISLE_SIMULATION_REPORT") else { return Ok(()) };
-        let mut line = json!({
-            "scenario": "detection::beside_serf",
-            "product": product,
-            "members": self.hosts.len(),
-            "loss": f64::from(LOSS_PER_MILLE) / 1000.0,
-            "false_downs": told.false_downs,
-            "missed": told.missed,
-            "bytes_per_second": traffic.bytes_sent,
-            "packets_per_second": traffic.packets_sent,
-            "received_bytes_per_second": traffic.bytes_received,
-            "received_packets_per_second": traffic.packets_received,
-        });
-        for (what, samples) in [
-            ("crash", &told.crash),
-            ("unplug", &told.unplug),
-            ("leave", &told.leave),
-            ("draining", &told.draining),
-            ("farewell", &told.farewell),
-        ] {
-            for (name, percent) in [("p50", 50), ("p99", 99), ("max", 100)] {
-                line[format!("{what}_{name}_ms")] = millis(samples, percent);
-            }
-        }
-        let mut file = File::options().create(true).append(true).open(report)?;
-        writeln!(file, "{line}")?;
-        Ok(())
-    }
-
     /// Fails unless Isle kept what it promises.
     fn demand(&self) -> Result<()> {
         ensure!(self.isle.false_downs == 0, "{} were called down and lived", self.isle.false_downs);
@@ -427,21 +313,4 @@ impl<'a> Trial<'a> {
 
 fn address(host: usize) -> Ipv4Addr {
     Ipv4Addr::new(10, 77, 0, u8::try_from(10 + host).expect("at most 200 hosts"))
-}
-
-fn millis(samples: &[Duration], percent: usize) -> Value {
-    match samples {
-        [] => Value::Null,
-        _ => json!(percentile(samples, percent).as_secs_f64() * 1000.0),
-    }
-}
-
-/// Bytes and packets received, bytes and packets sent by a host's card so far.
-fn counters(host: &Host) -> Result<[u64; 4]> {
-    let text = host.enter(|| fs::read_to_string("/proc/thread-self/net/dev"))??;
-    let line = text.lines().find_map(|line| line.trim().strip_prefix("eth0:")).context("no eth0")?;
-    let fields: Vec<u64> = line.split_whitespace().filter_map(|field| field.parse().ok()).collect();
-    let field = |at: usize| fields.get(at).copied().with_context(|| format!("{line:?} is too short"));
-    // Receiving takes the first eight columns (proc(5)).
-    Ok([field(0)?, field(1)?, field(8)?, field(9)?])
 }
