@@ -123,7 +123,7 @@ impl Entry {
 
     /// What it adds to the digest now.
     fn counted(&self) -> u64 {
-        match (self.has_left(), self.down) {
+        match (self.has_left() || self.record.is_none(), self.down) {
             (true, _) => 0,
             (false, false) => self.share,
             (false, true) => digest_of_down(self.share),

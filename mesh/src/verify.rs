@@ -168,16 +168,48 @@ pub fn peek(tag: MeshTag, bytes: &[u8]) -> Result<Header, Refused> {
     if header.mesh == tag { Ok(header) } else { Err(Refused::Mesh) }
 }
 
+/// How words are signed. Whoever is of one scheme takes no word of another.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Scheme {
+    /// ed25519: the only one that proves anything.
+    #[default]
+    Ed25519,
+    /// A hash that anybody can make: so that a simulation of thousands of nodes spends its time on them.
+    #[cfg(feature = "simulation")]
+    StandIn,
+}
+
+/// What stands for a signature of `id` in a simulation.
+#[cfg(feature = "simulation")]
+pub(crate) fn stand_in(id: MemberId, said: &[u8]) -> [u8; SIGNATURE_BYTES] {
+    let mut signature = [0; SIGNATURE_BYTES];
+    blake3::Hasher::new_keyed(&id.0).update(said).finalize_xof().fill(&mut signature);
+    signature
+}
+
 /// Checks a whole datagram: form first, then the signature. About 40 µs of CPU when the form is right.
 ///
 /// # Errors
 /// Those of [`peek`], `Malformed`, `Signature`.
 pub fn verify(tag: MeshTag, bytes: Bytes) -> Result<Verified<Word>, Refused> {
+    verify_as(Scheme::Ed25519, tag, bytes)
+}
+
+/// The same under a scheme.
+///
+/// # Errors
+/// As for [`verify`].
+pub fn verify_as(scheme: Scheme, tag: MeshTag, bytes: Bytes) -> Result<Verified<Word>, Refused> {
     peek(tag, &bytes)?;
     let (said, signature) = bytes.split_at(bytes.len() - SIGNATURE_BYTES);
     let (header, message) = wire::decode(said)?;
     let signature = signature.try_into().map_err(|_| Refused::Size)?;
-    if !is_signed_by(header.author, &[DATAGRAM_DOMAIN, said], signature) {
+    let genuine = match scheme {
+        Scheme::Ed25519 => is_signed_by(header.author, &[DATAGRAM_DOMAIN, said], signature),
+        #[cfg(feature = "simulation")]
+        Scheme::StandIn => stand_in(header.author, said) == *signature,
+    };
+    if !genuine {
         return Err(Refused::Signature);
     }
     Ok(Verified(Word { header, message, bytes }))

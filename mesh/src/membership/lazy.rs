@@ -35,55 +35,58 @@ pub(super) struct Raw {
 }
 
 impl Membership {
-    /// Whether this word is one that may wait: a broadcast beacon of a member that is well, from where it was heard
-    /// before, that says nothing new.
-    pub(super) fn may_wait(&self, now: Instant, from: Source, header: &Header, beacon: &Beacon) -> bool {
-        if header.kind != kind::BEACON || !from.shared || self.table.len() < MEMBERS_MIN {
-            return false;
+    /// Lets a pulse wait if it may: a broadcast beacon of a member that is well, from where it was heard before, that
+    /// says nothing new. Otherwise `None`, and it goes the way of all words. Two look-ups: an island of a thousand calls this a
+    /// thousand times a second.
+    ///
+    /// # Errors
+    /// `Stale`: not newer than what is known, or waits already.
+    pub(super) fn let_wait(
+        &mut self,
+        now: Instant,
+        from: Source,
+        header: &Header,
+        beacon: &Beacon,
+        bytes: &Bytes,
+    ) -> Option<Result<(), Refused>> {
+        let members = self.table.len();
+        if header.kind != kind::BEACON || !from.shared || members < MEMBERS_MIN {
+            return None;
         }
-        let Some(peer) = self.peers.get(&header.author) else { return false };
+        let peer = self.peers.get_mut(&header.author)?;
         let well = peer.standing == Standing::Alive && peer.doubt.is_none() && !peer.mute;
-        let recent =
-            CHECK_AT_LEAST + CHECK_AT_LEAST_EACH * u32::try_from(self.table.len()).unwrap_or(u32::MAX);
-        let checked = peer.checked.is_some_and(|at| now.saturating_duration_since(at) < recent);
-        if !well || !checked || peer.eager_until.is_some_and(|until| until > now) {
-            return false;
+        let patience = CHECK_AT_LEAST + CHECK_AT_LEAST_EACH * u32::try_from(members).unwrap_or(u32::MAX);
+        let checked = peer.checked.is_some_and(|at| now.saturating_duration_since(at) < patience);
+        let suspicious = peer.eager_until.is_some_and(|until| until > now);
+        let there = peer.from.is_some_and(|heard| heard.ip() == from.addr.ip());
+        if !well || !checked || suspicious || !there {
+            return None;
         }
-        let Some(entry) = self.table.get(&header.author).filter(|entry| entry.proven) else { return false };
-        let (Some(record), Some(pulse)) = (&entry.record, &entry.pulse) else { return false };
+        let entry = self.table.get(&header.author).filter(|entry| entry.proven)?;
+        let (record, pulse) = (entry.record.as_ref()?, entry.pulse.as_ref()?);
+        if header.stamp <= pulse.stamp || peer.raw.as_ref().is_some_and(|raw| raw.stamp >= header.stamp) {
+            return Some(Err(Refused::Stale));
+        }
         let known = &pulse.value;
         let step = (known.load.capacity / 4).max(1);
-        self.is_heard_there(&header.author, from)
-            && header.stamp.epoch == record.stamp.epoch
+        let nothing_new = header.stamp.epoch == record.stamp.epoch
             && beacon.record_seq == record.stamp.seq
             && (beacon.full, beacon.deaf) == (known.full, known.deaf)
             && beacon.load.capacity == known.load.capacity
-            && beacon.load.in_flight.abs_diff(known.load.in_flight) < step
+            && beacon.load.in_flight.abs_diff(known.load.in_flight) < step;
+        if !nothing_new {
+            return None;
+        }
+        peer.raw = Some(Raw { bytes: bytes.clone(), stamp: header.stamp, at: now, from });
+        self.watched.heard_all = Some(now);
+        self.suppose_digest(now, header.author, beacon.digest);
+        Some(Ok(()))
     }
 
     /// Whether this beacon, or a newer one, waits already: each comes once by each path.
     pub(super) fn is_waiting(&self, header: &Header) -> bool {
         let raw = self.peers.get(&header.author).and_then(|peer| peer.raw.as_ref());
         raw.is_some_and(|raw| raw.stamp >= header.stamp)
-    }
-
-    /// Keeps a pulse that may wait, if it is newer than what is known.
-    ///
-    /// # Errors
-    /// `Stale`: it is not.
-    pub(super) fn keep_raw(
-        &mut self,
-        now: Instant,
-        from: Source,
-        header: &Header,
-        bytes: Bytes,
-    ) -> Result<(), Refused> {
-        let Some(peer) = self.peers.get_mut(&header.author) else { return Err(Refused::Unasked) };
-        if peer.raw.as_ref().is_some_and(|raw| raw.stamp >= header.stamp) {
-            return Err(Refused::Stale);
-        }
-        peer.raw = Some(Raw { bytes, stamp: header.stamp, at: now, from });
-        Ok(())
     }
 
     /// Verifies what waits of this member, now that something depends on it.

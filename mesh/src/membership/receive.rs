@@ -10,7 +10,7 @@ use super::{Destination, Entry, Membership, Peer, Source, StopReason, join};
 use crate::event::EventKind;
 use crate::member::{Epoch, MemberId, Seq, Stamp};
 use crate::table::{Advance, Via};
-use crate::verify::{Refused, Verified, Word, peek, verify};
+use crate::verify::{Refused, Verified, Word, peek, verify_as};
 use crate::wire::{Beacon, Header, Message, SIGNATURE_BYTES, WIRE_VERSION, kind};
 
 impl Membership {
@@ -19,23 +19,7 @@ impl Membership {
     /// # Errors
     /// Why nothing came of it; nothing but counters has changed then.
     pub fn handle_datagram(&mut self, now: Instant, from: Source, bytes: Bytes) -> Result<(), Refused> {
-        let outcome = self.screen(now, from, &bytes).and_then(|header| {
-            let beacon = match header.kind {
-                kind::BEACON if header.version == WIRE_VERSION => unverified_beacon(&bytes)?,
-                _ => None,
-            };
-            if let Some(beacon) = beacon {
-                if self.is_nobody(&header.author) {
-                    self.hear_unknown(now, from, header.author);
-                    return Err(Refused::Unasked);
-                }
-                if self.may_wait(now, from, &header, &beacon) {
-                    return self.let_wait(now, from, &header, &beacon, bytes);
-                }
-            }
-            let word = self.verified(bytes)?;
-            self.act_on(now, from, &header, &word)
-        });
+        let outcome = self.take_datagram(now, from, bytes);
         self.count(outcome)
     }
 
@@ -45,34 +29,43 @@ impl Membership {
     /// # Errors
     /// As for [`handle_datagram`](Self::handle_datagram).
     pub fn handle_word(&mut self, now: Instant, from: Source, word: &Verified<Word>) -> Result<(), Refused> {
-        let outcome = self.screen(now, from, &word.bytes).and_then(|header| {
-            if let Some(Message::Beacon(beacon)) = &word.message {
-                if self.is_nobody(&header.author) {
-                    self.hear_unknown(now, from, header.author);
-                    return Err(Refused::Unasked);
-                }
-                if self.may_wait(now, from, &header, beacon) {
-                    return self.let_wait(now, from, &header, beacon, word.bytes.clone());
-                }
-            }
-            self.act_on(now, from, &header, word)
-        });
+        let outcome = self.take_word(now, from, word);
         self.count(outcome)
     }
 
-    /// Keeps a pulse unverified.
-    fn let_wait(
-        &mut self,
-        now: Instant,
-        from: Source,
-        header: &Header,
-        beacon: &Beacon,
-        bytes: Bytes,
-    ) -> Result<(), Refused> {
-        self.keep_raw(now, from, header, bytes)?;
-        self.watched.heard_all = Some(now);
-        self.suppose_digest(now, header.author, beacon.digest);
-        Ok(())
+    fn take_datagram(&mut self, now: Instant, from: Source, bytes: Bytes) -> Result<(), Refused> {
+        let header = self.screen_header(&bytes)?;
+        if header.kind == kind::BEACON && header.version == WIRE_VERSION && header.author != self.id() {
+            if self.is_nobody(&header.author) {
+                self.hear_unknown(now, from, header.author);
+                return Err(Refused::Unasked);
+            }
+            if let Some(beacon) = unverified_beacon(&bytes)?
+                && let Some(outcome) = self.let_wait(now, from, &header, &beacon, &bytes)
+            {
+                return outcome;
+            }
+        }
+        self.screen(now, from, &header, &bytes)?;
+        let word = self.verified(bytes)?;
+        self.act_on(now, from, &header, &word)
+    }
+
+    fn take_word(&mut self, now: Instant, from: Source, word: &Verified<Word>) -> Result<(), Refused> {
+        let header = self.screen_header(&word.bytes)?;
+        if let Some(Message::Beacon(beacon)) = &word.message
+            && header.author != self.id()
+        {
+            if let Some(outcome) = self.let_wait(now, from, &header, beacon, &word.bytes) {
+                return outcome;
+            }
+            if self.is_nobody(&header.author) {
+                self.hear_unknown(now, from, header.author);
+                return Err(Refused::Unasked);
+            }
+        }
+        self.screen(now, from, &header, &word.bytes)?;
+        self.act_on(now, from, &header, word)
     }
 
     /// Whether neither a record nor a floor of this member is known: its pulse can change nothing.
@@ -82,7 +75,7 @@ impl Membership {
 
     /// The word in these bytes, if their author said it.
     pub(super) fn verified(&self, bytes: Bytes) -> Result<Verified<Word>, Refused> {
-        verify(self.tag, bytes)
+        verify_as(self.identity.scheme(), self.tag, bytes)
     }
 
     fn count(&mut self, outcome: Result<(), Refused>) -> Result<(), Refused> {
@@ -93,31 +86,31 @@ impl Membership {
         outcome
     }
 
+    fn screen_header(&self, bytes: &Bytes) -> Result<Header, Refused> {
+        if self.leaving { Err(Refused::Unasked) } else { peek(self.tag, bytes) }
+    }
+
     /// All that can be known without the signature, the cheapest first.
-    fn screen(&mut self, now: Instant, from: Source, bytes: &Bytes) -> Result<Header, Refused> {
-        if self.leaving {
-            return Err(Refused::Unasked);
-        }
-        let header = peek(self.tag, bytes)?;
+    fn screen(&mut self, now: Instant, from: Source, header: &Header, bytes: &Bytes) -> Result<(), Refused> {
         if header.author == self.id() {
             let ours = Stamp { epoch: self.identity.epoch(), seq: self.seq };
-            return if header.stamp > ours { Ok(header) } else { Err(Refused::Own) };
+            return if header.stamp > ours { Ok(()) } else { Err(Refused::Own) };
         }
         if matches!(header.kind, kind::ANNOUNCE | kind::FAREWELL) {
             self.heard_again(&header.author, bytes, from);
         }
-        self.table.check_fresh(&header, bytes)?;
-        if header.kind == kind::BEACON && self.is_waiting(&header) {
+        self.table.check_fresh(header, bytes)?;
+        if header.kind == kind::BEACON && self.is_waiting(header) {
             return Err(Refused::Stale);
         }
         // Each word comes once by each path: one signature is enough.
-        if self.joining.has_answered(&header) {
+        if self.joining.has_answered(header) {
             return Err(Refused::Stale);
         }
         if !self.is_heard_there(&header.author, from) {
             self.rates.admit(now, from.addr.ip())?;
         }
-        Ok(header)
+        Ok(())
     }
 
     /// The word is true. What does it change?
