@@ -253,8 +253,8 @@ impl Table {
         }
         if matches!(word.header.kind, kind::BEACON | kind::PONG) && !self.entries.contains_key(&id) {
             // A pulse does not say who speaks, so it is not worth a place; but whoever was taken for gone lives.
-            self.floors.lift(&id);
-            self.doubted.lift(&id);
+            self.floors.lower(&id, word.header.stamp.epoch);
+            self.doubted.lower(&id, word.header.stamp.epoch);
             return Err(Refused::Unasked);
         }
         self.insert(id, via, now)?;

@@ -74,6 +74,14 @@ impl Floors {
         self.floors.get(&header.author).is_some_and(|floor| header.stamp <= floor.stamp)
     }
 
+    /// A newer pulse: the member lives, in `epoch`. Its record of that life, which may be older than the floor, counts
+    /// again; those of earlier lives do not.
+    pub(super) fn lower(&mut self, id: &MemberId, epoch: Epoch) {
+        if let Some(floor) = self.floors.get_mut(id) {
+            floor.stamp = Stamp { epoch, seq: Seq(0) };
+        }
+    }
+
     /// Ends a floor: its member has said something newer.
     pub(super) fn lift(&mut self, id: &MemberId) {
         if let Some(floor) = self.floors.remove(id) {
