@@ -2,6 +2,7 @@
 
 mod asking;
 mod crash;
+mod crowd;
 mod detection;
 mod figures;
 mod hostile;
@@ -23,6 +24,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         leaving::SCENARIOS,
         crash::SCENARIOS,
         detection::SCENARIOS,
+        crowd::SCENARIOS,
         overload::SCENARIOS,
         topology::SCENARIOS,
         asking::SCENARIOS,

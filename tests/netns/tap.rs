@@ -51,7 +51,7 @@ pub(crate) struct Tap {
 impl Tap {
     /// Starts listening, until the last clone of this tap is dropped.
     pub(crate) fn open(host: &Host) -> Result<Self> {
-        let socket = host.enter(shared_socket)?.context("a tap's socket")?;
+        let socket = shared_socket_on(host)?;
         let tap = Self { shared: Arc::default() };
         let background = tap.clone();
         // The thread looks this often whether anybody still holds the tap.
@@ -100,6 +100,11 @@ impl Tap {
     }
 }
 
+/// A socket of a host on the discovery port, which its nodes share.
+pub(crate) fn shared_socket_on(host: &Host) -> Result<UdpSocket> {
+    host.enter(shared_socket)?.context("a socket on the discovery port")
+}
+
 /// A socket on the discovery port that others may share, and that may broadcast.
 fn shared_socket() -> Result<UdpSocket> {
     let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
@@ -113,8 +118,13 @@ fn shared_socket() -> Result<UdpSocket> {
 
 /// A socket of a host on any free port, allowed to broadcast, bound to one of its addresses.
 pub(crate) fn speaker(host: &Host, address: Ipv4Addr) -> Result<UdpSocket> {
+    speaker_on(host, SocketAddr::from((address, 0)))
+}
+
+/// The same on a port of one's choice.
+pub(crate) fn speaker_on(host: &Host, at: SocketAddr) -> Result<UdpSocket> {
     host.enter(|| {
-        let socket = UdpSocket::bind((address, 0))?;
+        let socket = UdpSocket::bind(at)?;
         socket.set_broadcast(true)?;
         Ok(socket)
     })?
