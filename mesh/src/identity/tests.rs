@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use tempfile::TempDir;
 
 use super::*;
+#[cfg(feature = "simulation")]
+use crate::verify::{Refused, verify, verify_as};
 use crate::wire::{Farewell, Message};
 
 fn place() -> (TempDir, PathBuf) {
@@ -171,4 +173,26 @@ fn one_purpose_of_a_signature_never_serves_another() {
     assert!(signs(&said, &signature));
     assert!(!signs(word_said, word_signature), "without the domain");
     assert!(!crate::verify::is_signed_by(identity.id(), &[DATAGRAM_DOMAIN, &said], &signature));
+}
+
+#[cfg(feature = "simulation")]
+#[test]
+fn a_hash_in_place_of_a_signature_convinces_no_real_key() {
+    let (_outer, dir) = place();
+    let tag = MeshTag::of("isle");
+    let message = Message::Farewell(Farewell { reason: crate::member::LeaveReason::Stopped });
+    let hashed = Identity::stand_in(3).sign_word(tag, &message, Seq(1));
+    let real = [Identity::fresh().unwrap(), Identity::open(&dir).unwrap(), Identity::for_test(3)];
+    for identity in real {
+        assert_eq!(verify_as(identity.scheme(), tag, hashed.clone()), Err(Refused::Signature));
+        let signed = identity.sign_word(tag, &message, Seq(1));
+        assert!(verify_as(identity.scheme(), tag, signed.clone()).is_ok());
+        let scheme = Identity::stand_in(4).scheme();
+        assert_eq!(verify_as(scheme, tag, signed), Err(Refused::Signature));
+    }
+    assert_eq!(verify(tag, hashed.clone()), Err(Refused::Signature));
+    let mut changed = hashed.to_vec();
+    *changed.last_mut().unwrap() ^= 1;
+    assert!(verify_as(Identity::stand_in(4).scheme(), tag, hashed).is_ok());
+    assert_eq!(verify_as(Identity::stand_in(4).scheme(), tag, changed.into()), Err(Refused::Signature));
 }
