@@ -13,9 +13,11 @@
 )]
 
 mod invariants;
+mod large;
 mod measures;
 mod network;
 mod process;
+mod story;
 mod world;
 
 use std::time::Duration;

@@ -1,6 +1,11 @@
 //! How long things took.
 
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use isle_mesh::event::EventKind;
+use isle_mesh::member::MemberId;
 
 /// Lengths of one kind.
 #[derive(Default)]
@@ -28,10 +33,35 @@ impl Lengths {
         assert!(p99 <= most, "p99 is {p99:?}, not {most:?} ({} of them)", self.0.len());
     }
 
+    pub fn max_is_below(&self, most: Duration) {
+        let max = self.at(1.0).expect("it happened at least once");
+        assert!(max <= most, "the most is {max:?}, not {most:?} ({} of them)", self.0.len());
+    }
+
     pub fn print(&self, what: &str) {
         if let (Some(half), Some(p99), Some(most)) = (self.at(0.5), self.at(0.99), self.at(1.0)) {
             println!("  {what}: p50 {half:.1?}, p99 {p99:.1?}, max {most:.1?} ({} times)", self.0.len());
         }
+    }
+}
+
+/// Bytes and datagrams of one node in the second that runs.
+#[derive(Default)]
+pub struct Traffic {
+    sent: [u64; 2],
+    received: [u64; 2],
+    datagrams: u64,
+}
+
+impl Traffic {
+    pub fn sent(&mut self, for_all: bool, bytes: usize) {
+        self.sent[usize::from(for_all)] += bytes as u64;
+        self.datagrams += 1;
+    }
+
+    pub fn received(&mut self, for_all: bool, bytes: usize) {
+        self.received[usize::from(for_all)] += bytes as u64;
+        self.datagrams += 1;
     }
 }
 
@@ -46,23 +76,139 @@ pub struct Measures {
     pub farewells_known: Lengths,
     /// From a crash until another calls it down.
     pub crashes_known: Lengths,
-    /// Times that a node which ran was called suspect, or down.
+    /// When each crashed, and when the last observer so far called it down.
+    crashes: BTreeMap<MemberId, (Instant, Option<Instant>)>,
+    /// Times that a sound node called a sound one suspect, or down.
     pub false_suspicions: u64,
     pub false_downs: u64,
+    /// Times that somebody was called down who lived, but had stood still, or was by one that had.
+    pub excusable_downs: u64,
+    /// Suspicions, downs and returns told by sound nodes.
+    pub events: u64,
     pub datagrams: u64,
     pub deliveries: u64,
     pub fetches: u64,
+    seconds: u64,
+    unicast: u64,
+    for_all: u64,
+    packets: u64,
+    /// The most that one node sent and received in one second, and the most that all did on average.
+    pub worst: u64,
+    second: (u64, u64),
+    pub worst_mean: u64,
 }
 
 impl Measures {
-    pub fn print(&self) {
+    pub fn crash(&mut self, id: MemberId, now: Instant) {
+        self.crashes.insert(id, (now, None));
+    }
+
+    pub fn found(&mut self, id: MemberId, now: Instant) {
+        if let Some((_, last)) = self.crashes.get_mut(&id) {
+            *last = Some(now);
+        }
+    }
+
+    pub fn told(&mut self, kind: EventKind, sound: bool) {
+        if sound && matches!(kind, EventKind::Suspect | EventKind::Down | EventKind::Back) {
+            self.events += 1;
+        }
+    }
+
+    /// Puts what a node counted in a second to the rest.
+    pub fn second(&mut self, traffic: &mut Traffic, lived: bool) {
+        let traffic = std::mem::take(traffic);
+        let unicast = traffic.sent[0] + traffic.received[0];
+        let for_all = traffic.sent[1] + traffic.received[1];
+        if lived {
+            self.seconds += 1;
+            self.unicast += unicast;
+            self.for_all += for_all;
+            self.packets += traffic.datagrams;
+            self.worst = self.worst.max(unicast + for_all);
+            self.second.0 += 1;
+            self.second.1 += unicast + for_all;
+        }
+    }
+
+    /// The island's second is over.
+    pub fn second_is_over(&mut self) {
+        let (nodes, bytes) = std::mem::take(&mut self.second);
+        self.worst_mean = self.worst_mean.max(bytes / nodes.max(1));
+    }
+
+    /// Forgets traffic so far: what follows is another phase.
+    pub fn restart_traffic(&mut self) {
+        (self.seconds, self.unicast, self.for_all, self.packets) = (0, 0, 0, 0);
+        (self.worst, self.worst_mean) = (0, 0);
+    }
+
+    /// Bytes a node and second: unicast, and for all; sent and received.
+    pub fn bytes_per_second(&self) -> (u64, u64) {
+        (self.unicast / self.seconds.max(1), self.for_all / self.seconds.max(1))
+    }
+
+    /// From each crash until the last that found it had done so.
+    pub fn crashes_known_to_all(&self) -> Lengths {
+        Lengths(self.crashes.values().filter_map(|(at, last)| Some((*last)? - *at)).collect())
+    }
+
+    pub fn crashes_unnoticed(&self) -> usize {
+        self.crashes.values().filter(|(_, last)| last.is_none()).count()
+    }
+
+    /// Prints it all, and appends a line of JSON to the file named by `ISLE_SIMULATION_REPORT`.
+    pub fn print(&self, what: &str, members: usize, length: Duration) {
+        println!("{what}: {members} members at the end, {length:.0?}");
         self.newcomers_complete.print("newcomer complete");
         self.newcomers_known.print("newcomer known to another");
         self.farewells_known.print("farewell known to another");
         self.crashes_known.print("crash known to another");
+        let to_all = self.crashes_known_to_all();
+        to_all.print("crash known to all");
+        let days = self.seconds as f64 / 86_400.0;
         println!(
-            "  false suspicions {}, false downs {}; {} datagrams, {} deliveries, {} tables fetched",
-            self.false_suspicions, self.false_downs, self.datagrams, self.deliveries, self.fetches
+            "  false suspicions {}, false downs {} ({:.2} a node and day; {days:.3} node-days), excusable downs {}",
+            self.false_suspicions,
+            self.false_downs,
+            self.false_downs as f64 / days.max(f64::MIN_POSITIVE),
+            self.excusable_downs
         );
+        let (unicast, for_all) = self.bytes_per_second();
+        println!(
+            "  a node and second: {unicast} B to and from one, {for_all} B to and from all, {} datagrams; worst {} B, worst mean {} B",
+            self.packets / self.seconds.max(1),
+            self.worst,
+            self.worst_mean
+        );
+        println!(
+            "  {} datagrams, {} deliveries, {} tables fetched",
+            self.datagrams, self.deliveries, self.fetches
+        );
+        let Some(path) = std::env::var_os("ISLE_SIMULATION_REPORT") else { return };
+        let ms = |length: Option<Duration>| length.map(|length| length.as_secs_f64() * 1000.0);
+        let line = serde_json::json!({
+            "scenario": what,
+            "product": "isle",
+            "members": members,
+            "seconds": length.as_secs_f64(),
+            "crashes": self.crashes.len(),
+            "crash_p50_ms": ms(self.crashes_known.at(0.5)),
+            "crash_p99_ms": ms(self.crashes_known.at(0.99)),
+            "crash_max_ms": ms(self.crashes_known.at(1.0)),
+            "crash_all_p50_ms": ms(to_all.at(0.5)),
+            "crash_all_max_ms": ms(to_all.at(1.0)),
+            "leave_p50_ms": ms(self.farewells_known.at(0.5)),
+            "leave_p99_ms": ms(self.farewells_known.at(0.99)),
+            "leave_max_ms": ms(self.farewells_known.at(1.0)),
+            "false_downs": self.false_downs,
+            "false_downs_per_node_day": self.false_downs as f64 / days.max(f64::MIN_POSITIVE),
+            "node_days": days,
+            "bytes_per_second": unicast + for_all,
+            "unicast_bytes_per_second": unicast,
+            "packets_per_second": self.packets / self.seconds.max(1),
+        });
+        let file = std::fs::OpenOptions::new().create(true).append(true).open(path);
+        writeln!(file.expect("the report can be written"), "{line}").expect("the report can be written");
     }
 }

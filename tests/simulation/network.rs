@@ -3,10 +3,10 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use isle_mesh::verify::{Verified, Word, verify};
+use isle_mesh::verify::{Scheme, Verified, Word, verify_as};
 use isle_mesh::wire::MeshTag;
 use rand::RngExt;
 use rand::rngs::SmallRng;
@@ -36,51 +36,140 @@ pub struct Network {
     /// Share of deliveries that are lost, and that come twice.
     pub loss: f64,
     pub duplication: f64,
+    /// Mean length of the bursts in which one path loses what is said to one node; none: each delivery by itself.
+    pub burst: Option<Duration>,
     /// Each delivery takes between these.
     pub delay: (Duration, Duration),
     /// (from, to): nothing gets through that way.
     pub cuts: BTreeSet<(usize, usize)>,
+    /// Two halves, even and odd, that do not hear each other.
+    pub halved: bool,
+    paths: HashMap<(usize, usize), Path>,
+    latest: Option<(Bytes, Verified<Word>)>,
     verified: HashMap<Bytes, Verified<Word>>,
+    scheme: Scheme,
     /// A sample of all words ever said, to be said again.
     pub recorded: Vec<Bytes>,
 }
 
+/// One way from one node to another: good or bad, until then (Gilbert and Elliott, with all lost while bad).
+#[derive(Clone, Copy)]
+struct Path {
+    bad: bool,
+    until: Instant,
+}
+
 const RECORDED_MAX: usize = 5_000;
+/// A word for all arrives at so many different times: one for each receiver would cost more than it tells.
+pub const MOMENTS: usize = 4;
 
 impl Network {
-    pub fn new() -> Self {
+    pub fn new(scheme: Scheme) -> Self {
         let delay = (Duration::ZERO, Duration::from_millis(1));
         Self {
             loss: 0.0,
             duplication: 0.0,
+            burst: None,
             delay,
             cuts: BTreeSet::new(),
+            halved: false,
+            paths: HashMap::new(),
+            latest: None,
             verified: HashMap::new(),
+            scheme,
             recorded: Vec::new(),
         }
     }
 
-    /// After which times one delivery arrives: none if it is lost, two if it is doubled.
-    pub fn arrivals(&self, random: &mut SmallRng, from: usize, to: usize) -> impl Iterator<Item = Duration> {
+    /// Whether nothing gets through from one to the other.
+    pub fn is_cut(&self, from: usize, to: usize) -> bool {
+        self.halved && from % 2 != to % 2 || !self.cuts.is_empty() && self.cuts.contains(&(from, to))
+    }
+
+    fn takes(&self, random: &mut SmallRng) -> Duration {
+        let (least, most) = self.delay;
+        least + (most - least).mul_f64(random.random_range(0.0..1.0))
+    }
+
+    /// After which times one delivery to one node arrives: none if it is lost, two if it is doubled.
+    pub fn arrivals(
+        &mut self,
+        random: &mut SmallRng,
+        now: Instant,
+        from: usize,
+        to: usize,
+    ) -> impl Iterator<Item = Duration> + use<> {
         let mut times = [None, None];
-        if !self.cuts.contains(&(from, to)) && !random.random_bool(self.loss) {
-            let (least, most) = self.delay;
-            let mut takes = || least + (most - least).mul_f64(random.random_range(0.0..1.0));
-            times[0] = Some(takes());
+        if !self.is_cut(from, to) && !self.is_lost(random, now, from, to) {
+            times[0] = Some(self.takes(random));
             if self.duplication > 0.0 {
-                let again = takes();
+                let again = self.takes(random);
                 times[1] = random.random_bool(self.duplication).then_some(again);
             }
         }
         times.into_iter().flatten()
     }
 
-    /// The word in these bytes. Its signature is checked once, however many hear it.
+    fn is_lost(&mut self, random: &mut SmallRng, now: Instant, from: usize, to: usize) -> bool {
+        let Some(mean) = self.burst else { return random.random_bool(self.loss) };
+        let good = mean.mul_f64((1.0 - self.loss) / self.loss);
+        let path = self.paths.entry((from, to)).or_insert(Path { bad: true, until: now });
+        while path.until <= now {
+            path.bad = !path.bad;
+            let mean = if path.bad { mean } else { good };
+            // Exponential: a state does not remember how long it has lasted.
+            path.until += mean.mul_f64(-random.random_range(f64::MIN_POSITIVE..1.0_f64).ln());
+        }
+        path.bad
+    }
+
+    /// Who of `0..nodes` receives a word that `from` says to all, by the times it arrives. Bursts are not modelled here: each
+    /// receiver loses it by itself.
+    pub fn spread(
+        &self,
+        random: &mut SmallRng,
+        from: usize,
+        nodes: usize,
+    ) -> [(Duration, Vec<u32>); MOMENTS] {
+        let mut moments: [(Duration, Vec<u32>); MOMENTS] =
+            std::array::from_fn(|_| (self.takes(random), Vec::with_capacity(nodes / MOMENTS + 8)));
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "shares are below 1")]
+        let below = |share: f64| (share * f64::from(1 << 24)) as u32;
+        let (lost, doubled) = (below(self.loss), below(self.duplication));
+        for to in (0..nodes).filter(|to| *to != from) {
+            let dice: u64 = random.random();
+            let [first, second] = [dice as u32 & 0xff_ffff, (dice >> 24) as u32 & 0xff_ffff];
+            if first < lost || self.is_cut(from, to) {
+                continue;
+            }
+            let moment = (dice >> 60) as usize % MOMENTS;
+            let number = u32::try_from(to).expect("a few thousand nodes");
+            moments[moment].1.push(number);
+            if second < doubled {
+                moments[(moment + 1) % MOMENTS].1.push(number);
+            }
+        }
+        moments
+    }
+
+    /// The word in these bytes. It is decoded and checked once, however many hear it.
     pub fn word(&mut self, bytes: &Bytes) -> Verified<Word> {
+        if let Some((_, word)) = self.latest.as_ref().filter(|(latest, _)| latest.as_ptr() == bytes.as_ptr())
+        {
+            return word.clone();
+        }
         if let Some(word) = self.verified.get(bytes) {
             return word.clone();
         }
-        let word = verify(MeshTag::of("isle"), bytes.clone()).expect("nodes sign what they say");
+        let word =
+            verify_as(self.scheme, MeshTag::of("isle"), bytes.clone()).expect("nodes sign what they say");
+        self.latest = Some((bytes.clone(), word.clone()));
+        word
+    }
+
+    /// The same for words that are met again, as those of tables are.
+    pub fn kept_word(&mut self, bytes: &Bytes) -> Verified<Word> {
+        let word = self.word(bytes);
         if self.verified.len() > 50_000 {
             self.verified.clear();
         }
@@ -92,7 +181,7 @@ impl Network {
     pub fn record(&mut self, random: &mut SmallRng, bytes: &Bytes) {
         if self.recorded.len() < RECORDED_MAX {
             self.recorded.push(bytes.clone());
-        } else if random.random_bool(0.05) {
+        } else if random.random_ratio(1, 20) {
             let place = random.random_range(0..RECORDED_MAX);
             self.recorded[place] = bytes.clone();
         }

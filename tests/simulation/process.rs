@@ -1,14 +1,15 @@
 //! A node's process: the machine, and whether it runs, stands still, or is no more.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use isle_mesh::identity::Identity;
 use isle_mesh::member::{Address, Epoch, MemberId};
 use isle_mesh::membership::{Interface, Membership, Settings, Source};
-use isle_mesh::verify::{Verified, Word};
+use isle_mesh::verify::{Scheme, Verified, Word};
 use isle_mesh::wire::MeshTag;
 
 use crate::invariants::Witness;
+use crate::measures::Traffic;
 use crate::network::{PRIVATE, ip_of};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -37,11 +38,24 @@ pub struct Process {
     /// When it is next to be woken, as noted in the world's agenda.
     pub wake: Option<Instant>,
     pub inbox: Vec<(Source, Verified<Word>)>,
+    /// Stands still now and then.
+    pub stalls: bool,
+    /// From when to when it last stood still.
+    pub stood_still: Option<(Instant, Instant)>,
+    pub traffic: Traffic,
 }
 
+/// Nobody's silence limit is shorter: whoever stood still for less never was silent for it, with a beacon's time to spare.
+const NEVER_SILENT: Duration = Duration::from_millis(450);
+/// A process that stood still may say so for a while after.
+const AFTERMATH: Duration = Duration::from_secs(2);
+
 impl Process {
-    pub fn start(number: usize, key: u64, epoch: Epoch, seed: u64, now: Instant) -> Self {
-        let mut identity = Identity::for_test(key);
+    pub fn start(number: usize, key: u64, epoch: Epoch, seed: u64, now: Instant, scheme: Scheme) -> Self {
+        let mut identity = match scheme {
+            Scheme::Ed25519 => Identity::for_test(key),
+            Scheme::StandIn => Identity::stand_in(key),
+        };
         if epoch > Epoch(1) {
             identity.raise_epoch_above(Epoch(epoch.0 - 1)).expect("kept nowhere, so nothing can fail");
         }
@@ -76,7 +90,15 @@ impl Process {
             witness: Witness::default(),
             wake: None,
             inbox: Vec::new(),
+            stalls: false,
+            stood_still: None,
+            traffic: Traffic::default(),
         }
+    }
+
+    /// Whether it stands or stood still for so long that others may rightly have heard nothing of it.
+    pub fn stood_still_lately(&self, now: Instant) -> bool {
+        self.stood_still.is_some_and(|(from, to)| to - from > NEVER_SILENT && now < to + AFTERMATH)
     }
 
     /// Whether it is a member now, as far as it can know.

@@ -1,14 +1,15 @@
 //! The island as a whole: its clock, its agenda, and the sentences that scenarios are made of.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use isle_mesh::event::EventKind;
-use isle_mesh::member::{Epoch, LeaveReason, MemberId, Standing};
+use isle_mesh::event::{Event, EventKind};
+use isle_mesh::member::{Epoch, MemberId, Standing};
 use isle_mesh::membership::{Destination, Fetch, Source};
 use isle_mesh::transfer::VerifiedTransfer;
+use isle_mesh::verify::{Scheme, Verified, Word};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
@@ -18,14 +19,23 @@ use crate::network::{Network, SHARED, ip_of, node_at, private_of};
 use crate::process::{Process, State};
 
 /// Something that will happen.
-enum Due {
+pub enum Due {
     Start,
     Arrival {
         to: usize,
         source: Source,
-        bytes: Bytes,
+        word: Verified<Word>,
     },
+    /// A word for all, at those who hear it at that moment.
+    Spread {
+        to: Vec<u32>,
+        source: Source,
+        word: Verified<Word>,
+    },
+    Stall(usize),
     Resume(usize),
+    /// A second is over: what was counted in it is put to the rest.
+    Second,
     /// A table that was asked for, as it was when it was read; `None`: nobody answered.
     Table {
         to: usize,
@@ -36,26 +46,32 @@ enum Due {
 }
 
 pub struct World {
-    seed: u64,
-    random: SmallRng,
+    pub seed: u64,
+    pub random: SmallRng,
     pub now: Instant,
     pub network: Network,
-    processes: Vec<Process>,
+    pub processes: Vec<Process>,
     wakes: BTreeSet<(Instant, usize)>,
-    agenda: BinaryHeap<Reverse<(Instant, u64)>>,
-    dues: BTreeMap<u64, Due>,
+    /// When, in which order, and where in `dues`.
+    agenda: BinaryHeap<Reverse<(Instant, u64, usize)>>,
+    dues: Vec<Option<Due>>,
+    free: Vec<usize>,
     counted: u64,
-    keys: u64,
-    farewells: Farewells,
-    farewell_at: BTreeMap<MemberId, Instant>,
+    pub keys: u64,
+    scheme: Scheme,
+    trace: bool,
+    began: Instant,
+    pub farewells: Farewells,
+    pub farewell_at: BTreeMap<MemberId, Instant>,
     crashed_at: BTreeMap<MemberId, Instant>,
     first_word: BTreeMap<MemberId, Instant>,
     /// Nodes that share an address with an earlier life.
-    by_id: BTreeMap<MemberId, usize>,
-    started_within: Duration,
+    by_id: HashMap<MemberId, usize>,
+    pub started_within: Duration,
     pub measures: Measures,
 }
 
+const SECOND: Duration = Duration::from_secs(1);
 /// How long a table takes over TCP: a few round trips and reading it.
 const FETCH_TAKES: Duration = Duration::from_millis(6);
 /// A member that stands still does not answer within this.
@@ -84,26 +100,39 @@ pub fn with_seeds(scenario: &str, run: impl Fn(u64)) {
     }
 }
 
-/// An island of so many nodes that start with the scenario.
+/// An island of so many nodes that start with the scenario, with real signatures.
 pub fn island(nodes: usize, seed: u64) -> World {
+    island_of(nodes, seed, Scheme::Ed25519)
+}
+
+/// The same with hashes in their place: for large ones.
+pub fn large_island(nodes: usize, seed: u64) -> World {
+    island_of(nodes, seed, Scheme::StandIn)
+}
+
+fn island_of(nodes: usize, seed: u64, scheme: Scheme) -> World {
     #[expect(clippy::disallowed_methods, reason = "virtual time starts somewhere")]
     let now = Instant::now();
     let mut world = World {
         seed,
         random: SmallRng::seed_from_u64(seed),
         now,
-        network: Network::new(),
+        network: Network::new(scheme),
         processes: Vec::new(),
         wakes: BTreeSet::new(),
         agenda: BinaryHeap::new(),
-        dues: BTreeMap::new(),
+        dues: Vec::new(),
+        free: Vec::new(),
         counted: 0,
         keys: 0,
+        scheme,
+        trace: std::env::var_os("ISLE_SIMULATION_TRACE").is_some(),
+        began: now,
         farewells: Farewells::new(),
         farewell_at: BTreeMap::new(),
         crashed_at: BTreeMap::new(),
         first_word: BTreeMap::new(),
-        by_id: BTreeMap::new(),
+        by_id: HashMap::new(),
         started_within: Duration::ZERO,
         measures: Measures::default(),
     };
@@ -111,149 +140,22 @@ pub fn island(nodes: usize, seed: u64) -> World {
     for _ in 0..nodes {
         world.at(now, Due::Start);
     }
+    world.at(now + SECOND, Due::Second);
     world
 }
 
-// What scenarios say.
 impl World {
-    pub fn loss(mut self, share: f64) -> Self {
-        self.network.loss = share;
-        self
-    }
-
-    pub fn duplication(mut self, share: f64) -> Self {
-        self.network.duplication = share;
-        self
-    }
-
-    pub fn delay(mut self, least: Duration, most: Duration) -> Self {
-        self.network.delay = (least, most);
-        self
-    }
-
-    /// The first nodes start at random times within this, not all at once.
-    pub fn started_within(mut self, length: Duration) -> Self {
-        self.started_within = length;
-        let starts: Vec<_> = std::mem::take(&mut self.dues).into_values().collect();
-        self.agenda.clear();
-        for start in starts {
-            let after = length.mul_f64(self.random.random_range(0.0..1.0));
-            self.at(self.now + after, start);
-        }
-        self
-    }
-
-    /// A number below `sides`.
-    pub fn lot(&mut self, sides: u32) -> u32 {
-        self.random.random_range(0..sides)
-    }
-
-    pub fn crash(&mut self, count: usize) -> &mut Self {
-        for node in self.some_that_run(count) {
-            self.processes[node].state = State::Crashed;
-            let id = self.processes[node].id;
-            self.crashed_at.insert(id, self.now);
-        }
-        self
-    }
-
-    pub fn farewell(&mut self, count: usize) -> &mut Self {
-        for node in self.some_that_run(count) {
-            let now = self.now;
-            let process = &mut self.processes[node];
-            process.state = State::Leaving;
-            self.farewells.insert(process.id, process.epoch);
-            self.farewell_at.insert(process.id, now);
-            process.machine.leave(now, LeaveReason::Stopped);
-            self.after_input(node);
-        }
-        self
-    }
-
-    pub fn join(&mut self, count: usize) -> &mut Self {
-        for _ in 0..count {
-            self.keys += 1;
-            self.start(self.processes.len(), self.keys, Epoch(1));
-        }
-        self
-    }
-
-    /// Crash and start again at once, with the same key in its next epoch.
-    pub fn restart_with_kept_key(&mut self, count: usize) -> &mut Self {
-        for node in self.some_that_run(count) {
-            let (key, epoch) = (self.processes[node].key, self.processes[node].epoch);
-            self.start(node, key, Epoch(epoch.0 + 1));
-        }
-        self
-    }
-
-    /// Crash and start again at once at the same address, with a new key: what most nodes do.
-    pub fn restart_with_fresh_key(&mut self, count: usize) -> &mut Self {
-        for node in self.some_that_run(count) {
-            let id = self.processes[node].id;
-            self.crashed_at.insert(id, self.now);
-            self.keys += 1;
-            self.start(node, self.keys, Epoch(1));
-        }
-        self
-    }
-
-    pub fn stall(&mut self, count: usize, least: Duration, most: Duration) -> &mut Self {
-        for node in self.some_that_run(count) {
-            let until = self.now + least + (most - least).mul_f64(self.random.random_range(0.0..1.0));
-            self.processes[node].state = State::Stalled(until);
-            self.at(until, Due::Resume(node));
-        }
-        self
-    }
-
-    pub fn cut_one_way(&mut self, count: usize) -> &mut Self {
-        for _ in 0..count {
-            let pair = self.some_that_run(2);
-            if let [from, to] = pair[..] {
-                self.network.cuts.insert((from, to));
-            }
-        }
-        self
-    }
-
-    /// Even and odd nodes do not hear each other any more.
-    pub fn cut_in_two(&mut self) -> &mut Self {
-        let most = self.processes.len() + 100;
-        let pairs = (0..most).flat_map(|from| (0..most).map(move |to| (from, to)));
-        self.network.cuts = pairs.filter(|(from, to)| from % 2 != to % 2).collect();
-        self
-    }
-
-    pub fn heal_cuts(&mut self) -> &mut Self {
-        self.network.cuts.clear();
-        self
-    }
-
-    /// Somebody says again what was said before, to everyone.
-    pub fn replay_old_words(&mut self, count: usize) -> &mut Self {
-        for _ in 0..count {
-            if self.network.recorded.is_empty() {
-                break;
-            }
-            let place = self.random.random_range(0..self.network.recorded.len());
-            let bytes = self.network.recorded[place].clone();
-            let villain = self.processes.len() + 50;
-            self.send_to_everyone(villain, &bytes);
-        }
-        self
-    }
-
     pub fn run_for(&mut self, length: Duration) {
         let end = self.now + length;
         loop {
             let wake = self.wakes.first().map(|(at, _)| *at);
-            let due = self.agenda.peek().map(|Reverse((at, _))| *at);
+            let due = self.agenda.peek().map(|Reverse((at, ..))| *at);
             let Some(next) = [wake, due].into_iter().flatten().min().filter(|at| *at <= end) else { break };
             self.now = self.now.max(next);
             if due == Some(next) {
-                let Some(Reverse((_, number))) = self.agenda.pop() else { break };
-                if let Some(due) = self.dues.remove(&number) {
+                let Some(Reverse((_, _, place))) = self.agenda.pop() else { break };
+                self.free.push(place);
+                if let Some(due) = self.dues[place].take() {
                     self.happen(due);
                 }
             } else if let Some((_, node)) = self.wakes.pop_first() {
@@ -286,13 +188,13 @@ impl World {
     }
 
     pub fn report(&self, what: &str) {
-        println!("{what}:");
-        self.measures.print();
+        let living = self.processes.iter().filter(|process| process.lives()).count();
+        self.measures.print(what, living, self.now - self.began);
     }
 }
 
 impl World {
-    fn some_that_run(&mut self, count: usize) -> Vec<usize> {
+    pub fn some_that_run(&mut self, count: usize) -> Vec<usize> {
         let mut running: Vec<usize> =
             (0..self.processes.len()).filter(|node| self.processes[*node].state == State::Running).collect();
         let mut chosen = Vec::new();
@@ -302,15 +204,40 @@ impl World {
         chosen
     }
 
-    fn at(&mut self, at: Instant, due: Due) {
+    pub fn at(&mut self, at: Instant, due: Due) {
         self.counted += 1;
-        self.agenda.push(Reverse((at, self.counted)));
-        self.dues.insert(self.counted, due);
+        let place = self.free.pop().unwrap_or(self.dues.len());
+        if place == self.dues.len() {
+            self.dues.push(None);
+        }
+        self.dues[place] = Some(due);
+        self.agenda.push(Reverse((at, self.counted, place)));
     }
 
-    fn start(&mut self, node: usize, key: u64, epoch: Epoch) {
+    /// All that was to happen, but the ends of seconds.
+    pub fn take_agenda(&mut self) -> Vec<Due> {
+        self.agenda.clear();
+        self.free.clear();
+        let all: Vec<Due> = std::mem::take(&mut self.dues).into_iter().flatten().collect();
+        self.at(self.began + SECOND, Due::Second);
+        all.into_iter().filter(|due| !matches!(due, Due::Second)).collect()
+    }
+
+    /// Notes that the process of this node is gone, and who is to find out.
+    pub fn note_crash(&mut self, node: usize) {
+        let id = self.processes[node].id;
+        self.crashed_at.insert(id, self.now);
+        self.measures.crash(id, self.now);
+    }
+
+    pub fn stall_later(&mut self, node: usize) {
+        let after = Duration::from_millis(self.random.random_range(500..3_500));
+        self.at(self.now + after, Due::Stall(node));
+    }
+
+    pub fn start(&mut self, node: usize, key: u64, epoch: Epoch) {
         let seed = self.random.random();
-        let process = Process::start(node, key, epoch, seed, self.now);
+        let process = Process::start(node, key, epoch, seed, self.now, self.scheme);
         self.by_id.insert(process.id, node);
         self.crashed_at.remove(&process.id).filter(|_| epoch > Epoch(1));
         self.first_word.insert(process.id, self.now);
@@ -332,8 +259,27 @@ impl World {
                 self.keys += 1;
                 self.start(self.processes.len(), self.keys, Epoch(1));
             }
-            Due::Arrival { to, source, bytes } => self.arrive(to, source, &bytes),
-            Due::Resume(node) => self.resume(node),
+            Due::Arrival { to, source, word } => self.arrive(to, source, &word),
+            Due::Spread { to, source, word } => {
+                for to in to {
+                    self.arrive(to as usize, source, &word);
+                }
+            }
+            Due::Stall(node) => {
+                if self.processes[node].state == State::Running {
+                    let until = self.now + Duration::from_millis(self.random.random_range(200..1_500));
+                    self.processes[node].state = State::Stalled(until);
+                    self.processes[node].stood_still = Some((self.now, until));
+                    self.at(until, Due::Resume(node));
+                }
+            }
+            Due::Resume(node) => {
+                self.resume(node);
+                if self.processes[node].stalls {
+                    self.stall_later(node);
+                }
+            }
+            Due::Second => self.close_second(),
             Due::Table { to, life, from, table } => {
                 let now = self.now;
                 let process = &mut self.processes[to];
@@ -348,17 +294,18 @@ impl World {
         }
     }
 
-    fn arrive(&mut self, to: usize, source: Source, bytes: &Bytes) {
-        let Some(state) = self.processes.get(to).map(|process| process.state) else { return };
-        let word = self.network.word(bytes);
-        let process = &mut self.processes[to];
-        match state {
+    fn arrive(&mut self, to: usize, source: Source, word: &Verified<Word>) {
+        let Some(process) = self.processes.get_mut(to) else { return };
+        process.traffic.received(source.shared, word.bytes.len());
+        match process.state {
             State::Running => {
                 self.measures.deliveries += 1;
-                let _ = process.machine.handle_word(self.now, source, &word);
+                let _ = process.machine.handle_word(self.now, source, word);
                 self.after_input(to);
             }
-            State::Stalled(_) if process.inbox.len() < INBOX_MAX => process.inbox.push((source, word)),
+            State::Stalled(_) if process.inbox.len() < INBOX_MAX => {
+                process.inbox.push((source, word.clone()));
+            }
             _ => {}
         }
     }
@@ -388,11 +335,13 @@ impl World {
     }
 
     /// Carries out what the machine wants, and looks whether it told the truth.
-    fn after_input(&mut self, node: usize) {
+    pub fn after_input(&mut self, node: usize) {
         let now = self.now;
         while let Some(transmit) = self.processes[node].machine.poll_transmit() {
             self.measures.datagrams += 1;
             let bytes = transmit.bytes;
+            let for_all = matches!(transmit.to, Destination::Everyone | Destination::EveryoneBriefly);
+            self.processes[node].traffic.sent(for_all, bytes.len());
             self.network.record(&mut self.random, &bytes);
             match transmit.to {
                 Destination::Everyone | Destination::EveryoneBriefly => self.send_to_everyone(node, &bytes),
@@ -406,6 +355,9 @@ impl World {
         while self.processes[node].machine.poll_change().is_some() {}
         while let Some(event) = self.processes[node].machine.poll_event() {
             self.measure(node, event.kind, event.member.id, event.member.stamp.epoch);
+            if self.trace {
+                self.print(node, &event);
+            }
             let process = &mut self.processes[node];
             process.witness.hear(process.id, &event, &self.farewells);
         }
@@ -432,22 +384,37 @@ impl World {
         }
     }
 
-    fn send_to_everyone(&mut self, from: usize, bytes: &Bytes) {
-        for other in (0..self.processes.len()).filter(|other| *other != from) {
-            self.send(from, other, true, bytes);
+    pub fn send_to_everyone(&mut self, from: usize, bytes: &Bytes) {
+        let word = self.network.word(bytes);
+        let source = source_of(from, true);
+        for (after, to) in self.network.spread(&mut self.random, from, self.processes.len()) {
+            if !to.is_empty() {
+                self.at(self.now + after, Due::Spread { to, source, word: word.clone() });
+            }
         }
     }
 
     fn send(&mut self, from: usize, to: usize, shared: bool, bytes: &Bytes) {
-        let mut addr = private_of(from);
-        if shared {
-            addr.set_port(SHARED);
+        let word = self.network.word(bytes);
+        let source = source_of(from, shared);
+        for after in self.network.arrivals(&mut self.random, self.now, from, to) {
+            self.at(self.now + after, Due::Arrival { to, source, word: word.clone() });
         }
-        let source = Source { addr, interface: 2, shared };
-        let arrivals: Vec<_> = self.network.arrivals(&mut self.random, from, to).collect();
-        for after in arrivals {
-            self.at(self.now + after, Due::Arrival { to, source, bytes: bytes.clone() });
+    }
+
+    fn close_second(&mut self) {
+        for process in &mut self.processes {
+            let lived = process.lives();
+            self.measures.second(&mut process.traffic, lived);
         }
+        self.measures.second_is_over();
+        self.at(self.now + SECOND, Due::Second);
+    }
+
+    fn print(&self, node: usize, event: &Event) {
+        let number = |id: &MemberId| self.by_id.get(id).map_or_else(|| "?".to_owned(), ToString::to_string);
+        let at = (self.now - self.began).as_secs_f64();
+        println!("{at:10.4} s  n{node:<5} {:<10} n{}", event.kind.as_str(), number(&event.member.id));
     }
 
     fn fetch(&mut self, node: usize, wish: Fetch) {
@@ -457,8 +424,7 @@ impl World {
             .get(&wish.from)
             .copied()
             .filter(|other| wish.at.iter().any(|at| at.ip() == ip_of(*other)));
-        let cut =
-            |a: usize, b: usize| self.network.cuts.contains(&(a, b)) || self.network.cuts.contains(&(b, a));
+        let cut = |a: usize, b: usize| self.network.is_cut(a, b) || self.network.is_cut(b, a);
         let reached = other.filter(|other| !cut(node, *other) && self.processes[*other].id == wish.from);
         let life = self.processes[node].started;
         let (after, table) = match reached.map(|other| (other, self.processes[other].state)) {
@@ -466,23 +432,37 @@ impl World {
             Some((_, State::Crashed | State::Left)) => (FETCH_TAKES, None),
             _ => (FETCH_TIMEOUT, None),
         };
+        if let (Some(table), Some(other)) = (&table, other) {
+            // Each word with its length and age.
+            let bytes = table.words.iter().chain(&table.floors).map(|(word, _)| word.bytes.len() + 10).sum();
+            self.processes[node].traffic.received(false, bytes);
+            self.processes[other].traffic.sent(false, bytes);
+        }
         self.at(self.now + after, Due::Table { to: node, life, from: wish.from, table });
     }
 
     fn table_of(&mut self, node: usize) -> VerifiedTransfer {
         let transfer = self.processes[node].machine.export(self.now);
-        let words = transfer.words.iter().map(|word| (self.network.word(&word.bytes), word.age)).collect();
+        let words =
+            transfer.words.iter().map(|word| (self.network.kept_word(&word.bytes), word.age)).collect();
         let floors =
-            transfer.floors.iter().map(|floor| (self.network.word(&floor.bytes), floor.age)).collect();
+            transfer.floors.iter().map(|floor| (self.network.kept_word(&floor.bytes), floor.age)).collect();
         VerifiedTransfer { words, floors, refused: 0 }
     }
 
     fn measure(&mut self, node: usize, kind: EventKind, id: MemberId, epoch: Epoch) {
         let now = self.now;
+        let healthy = |process: &Process| process.state == State::Running && !process.stood_still_lately(now);
         let runs = self.by_id.get(&id).is_some_and(|other| {
             let process = &self.processes[*other];
-            process.id == id && process.state == State::Running
+            process.id == id && healthy(process)
         });
+        let exists = self
+            .by_id
+            .get(&id)
+            .is_some_and(|other| self.processes[*other].id == id && self.processes[*other].lives());
+        let sound = healthy(&self.processes[node]);
+        self.measures.told(kind, sound);
         match kind {
             EventKind::Joined => {
                 let newcomer = self.first_word.get(&id).filter(|at| **at > self.processes[node].started);
@@ -495,9 +475,11 @@ impl World {
                     self.measures.farewells_known.add(now - *at);
                 }
             }
-            EventKind::Suspect if runs => self.measures.false_suspicions += 1,
-            EventKind::Down if runs => self.measures.false_downs += 1,
+            EventKind::Suspect if runs && sound => self.measures.false_suspicions += 1,
+            EventKind::Down if runs && sound => self.measures.false_downs += 1,
+            EventKind::Down if exists => self.measures.excusable_downs += 1,
             EventKind::Down => {
+                self.measures.found(id, now);
                 if let Some(at) = self.crashed_at.get(&id).filter(|at| **at > self.processes[node].started) {
                     self.measures.crashes_known.add(now - *at);
                 }
@@ -530,4 +512,12 @@ impl World {
         }
         (digests.len() > 1).then(|| format!("{} different digests", digests.len()))
     }
+}
+
+fn source_of(node: usize, shared: bool) -> Source {
+    let mut addr = private_of(node);
+    if shared {
+        addr.set_port(SHARED);
+    }
+    Source { addr, interface: 2, shared }
 }

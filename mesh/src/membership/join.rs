@@ -293,8 +293,13 @@ impl Membership {
             return false;
         }
         let mine = lot(&self.id());
+        let attempt = usize::from(hello.attempt);
+        // Every member of a large island hears every newcomer: most can tell at a glance that others come first.
+        if !hello.asking && is_far_back(mine.0, self.table.len(), ANSWERS * (attempt + 1)) {
+            return false;
+        }
         let there = 1 + self.members().filter(|member| wanted(member)).count();
-        let turn = usize::from(hello.attempt) % there.div_ceil(ANSWERS);
+        let turn = attempt % there.div_ceil(ANSWERS);
         let last = ANSWERS * (turn + 1);
         let before =
             self.members().filter(|member| wanted(member) && lot(&member.id) < mine).take(last).count();
@@ -489,4 +494,14 @@ impl Membership {
         }
         None
     }
+}
+
+/// Whether a lot, evenly drawn from all numbers of 64 bits, is certainly not among the `first` lowest of `count`: where it is expected
+/// is so far behind that one draw in a billion may be judged wrongly.
+pub(super) fn is_far_back(lot: u64, count: usize, first: usize) -> bool {
+    #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+    let expected = lot as f64 / u64::MAX as f64 * count as f64;
+    #[expect(clippy::cast_precision_loss, reason = "a small number")]
+    let far = 4.0 * first as f64 + 30.0;
+    expected > far
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::announce::URGENT;
+use super::join::is_far_back;
 use super::{Destination, Membership, Source, Timer};
 use crate::event::EventKind;
 use crate::member::{LeaveReason, MemberId, Standing};
@@ -102,6 +103,9 @@ impl Membership {
             *hasher.finalize().as_bytes()
         };
         let mine = lot(&self.id());
+        if is_far_back(head_of(&mine), self.table.len(), RELAYS) {
+            return;
+        }
         let alive = self.peers.iter().filter(|(id, peer)| **id != about && !peer.standing.is_gone());
         if alive.filter(|(id, _)| lot(id) < mine).take(RELAYS).count() >= RELAYS {
             return;
@@ -141,4 +145,9 @@ impl Membership {
             self.send(Destination::Everyone, relay.bytes);
         }
     }
+}
+
+/// The first eight bytes of a lot, as a number.
+pub(super) fn head_of(lot: &[u8; 32]) -> u64 {
+    lot.first_chunk().map_or(0, |first| u64::from_be_bytes(*first))
 }

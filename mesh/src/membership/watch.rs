@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use rand::RngExt;
 
+use super::join::is_far_back;
+use super::leave::head_of;
 use super::peer::{Asking, Peer};
 use super::{Destination, Membership, Source, Timer};
 use crate::event::EventKind;
@@ -141,6 +143,9 @@ impl Membership {
             *hasher.finalize().as_bytes()
         };
         let mine = lot(&self.id());
+        if is_far_back(head_of(&mine), self.table.len(), SUBSTITUTES) {
+            return false;
+        }
         let alive =
             self.peers.iter().filter(|(other, peer)| *other != id && peer.standing == Standing::Alive);
         alive.filter(|(other, _)| lot(other) < mine).take(SUBSTITUTES).count() < SUBSTITUTES

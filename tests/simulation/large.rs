@@ -1,0 +1,212 @@
+//! Large islands and long runs: what the figures in docs/benchmarks.md come from.
+//!
+//! One of them runs in every `cargo test`; the others are run by `cargo xtask sim`. `ISLE_SIMULATION_MEMBERS=N` changes
+//! the size of all of them.
+
+use std::thread;
+use std::time::Duration;
+
+use crate::world::{World, large_island, with_seeds};
+use crate::{ms, secs};
+
+/// A node's share of the broadcasts of a thousand (1,000 beacons of 150 bytes a second) and its unicasts. DESIGN,
+/// section 5, and the figures that it rests on.
+const STEADY_BYTES: u64 = 200_000;
+const UNICAST_BYTES: u64 = 22_000; // 11 kB each way
+
+fn size(usual: usize) -> usize {
+    std::env::var("ISLE_SIMULATION_MEMBERS").ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
+}
+
+/// An island that has settled: all know all, and have named their watchers.
+fn settled(members: usize, seed: u64, loss: f64) -> World {
+    let mut island = large_island(members, seed).loss(loss).delay(ms(0), ms(2)).started_within(secs(5));
+    island.run_for(secs(5));
+    island.agrees_within(secs(10));
+    island.run_for(secs(3));
+    island.measures.restart_traffic();
+    island
+}
+
+fn crashes_are_noticed(members: usize, seed: u64) {
+    let mut island = settled(members, seed, 0.05);
+    island.run_for(secs(3));
+    let (unicast, for_all) = island.measures.bytes_per_second();
+    for _ in 0..8 {
+        island.crash(1);
+        island.run_for(secs(1));
+    }
+    island.run_for(secs(1));
+    island.report(&format!("{members} members, 5 % loss, crashes"));
+    assert_eq!(island.measures.crashes_unnoticed(), 0);
+    assert_eq!(island.measures.false_downs, 0);
+    island.measures.crashes_known.p99_is_below(ms(800));
+    island.measures.crashes_known_to_all().max_is_below(secs(1));
+    assert!(unicast <= UNICAST_BYTES && unicast + for_all <= STEADY_BYTES, "{unicast} + {for_all} B/s");
+}
+
+#[test]
+fn three_hundred_members_notice_crashes_within_a_second() {
+    with_seeds("three_hundred_members_notice", |seed| crashes_are_noticed(size(300), seed));
+}
+
+#[test]
+#[ignore = "takes a minute: cargo xtask sim --scenario a_thousand_members_notice"]
+fn a_thousand_members_notice_crashes_within_a_second() {
+    with_seeds("a_thousand_members_notice", |seed| crashes_are_noticed(size(1000), seed));
+}
+
+#[test]
+#[ignore = "takes minutes: cargo xtask sim --scenario two_hundred_crashes"]
+fn two_hundred_crashes() {
+    with_seeds("two_hundred_crashes", |seed| {
+        let mut island = settled(size(1000), seed, 0.05);
+        for _ in 0..200 {
+            island.crash(1);
+            island.run_for(ms(700));
+            island.join(1);
+            island.run_for(ms(300));
+        }
+        island.run_for(secs(2));
+        island.report("1,000 members, 5 % loss, 200 crashes, 200 newcomers");
+        assert_eq!((island.measures.crashes_unnoticed(), island.measures.false_downs), (0, 0));
+        island.measures.crashes_known.p99_is_below(ms(800));
+        island.measures.crashes_known_to_all().max_is_below(secs(1));
+    });
+}
+
+#[test]
+#[ignore = "takes minutes: cargo xtask sim --scenario ten_node_days"]
+fn ten_node_days_without_a_death() {
+    with_seeds("ten_node_days", |seed| {
+        let mut island = settled(size(1000), seed, 0.05);
+        island.run_for(secs(864));
+        island.report("1,000 members, 5 % loss, nobody dies");
+        assert_eq!(island.measures.false_downs, 0);
+    });
+}
+
+fn stalling(seed: u64, share: f64, what: &str) {
+    let mut island = settled(size(1000), seed, 0.05);
+    island.stalls_of(share);
+    for _ in 0..30 {
+        island.crash(1);
+        island.run_for(secs(2));
+    }
+    island.report(what);
+    assert_eq!(island.measures.false_downs, 0);
+    assert_eq!(island.measures.crashes_unnoticed(), 0);
+}
+
+#[test]
+#[ignore = "takes minutes: cargo xtask sim --scenario a_twentieth_stalls"]
+fn a_twentieth_stalls() {
+    with_seeds("a_twentieth_stalls", |seed| stalling(seed, 0.05, "1,000 members, 5 % loss, 5 % stalling"));
+}
+
+#[test]
+#[ignore = "takes minutes: cargo xtask sim --scenario a_fifth_stalls"]
+fn a_fifth_stalls() {
+    with_seeds("a_fifth_stalls", |seed| stalling(seed, 0.2, "1,000 members, 5 % loss, 20 % stalling"));
+}
+
+#[test]
+#[ignore = "takes minutes: cargo xtask sim --scenario losses_in_bursts"]
+fn losses_in_bursts() {
+    with_seeds("losses_in_bursts", |seed| {
+        let mut island = large_island(size(1000), seed)
+            .loss(0.05)
+            .in_bursts(ms(200))
+            .delay(ms(0), ms(2))
+            .started_within(secs(5));
+        island.run_for(secs(10));
+        island.measures.restart_traffic();
+        island.run_for(secs(864));
+        island.report("1,000 members, 5 % loss in bursts of 200 ms");
+        assert!(island.measures.false_downs < 1000, "{} in 10 node-days", island.measures.false_downs);
+    });
+}
+
+#[test]
+#[ignore = "takes minutes: cargo xtask sim --scenario a_fifth_of_all_words_lost"]
+fn a_fifth_of_all_words_lost() {
+    with_seeds("a_fifth_of_all_words_lost", |seed| {
+        let mut island = settled(size(1000), seed, 0.2);
+        island.run_for(secs(173));
+        island.report("1,000 members, 20 % loss, nobody dies");
+        assert_eq!(island.measures.false_downs, 0);
+    });
+}
+
+/// Everybody agrees within three seconds, and nobody was busier than three times its steady budget in any second.
+fn converges(mut island: World, what: &str) {
+    island.agrees_within(secs(3));
+    island.run_for(secs(1));
+    island.report(what);
+    assert!(
+        island.measures.worst_mean <= 3 * STEADY_BYTES,
+        "{} B a node in a second",
+        island.measures.worst_mean
+    );
+}
+
+#[test]
+#[ignore = "takes a minute: cargo xtask sim --scenario half_of_all_crash"]
+fn half_of_all_crash() {
+    with_seeds("half_of_all_crash", |seed| {
+        let mut island = settled(size(1000), seed, 0.05);
+        island.crash(size(1000) / 2);
+        converges(island, "500 of 1,000 crash at once");
+    });
+}
+
+#[test]
+#[ignore = "takes a minute: cargo xtask sim --scenario all_restart"]
+fn all_restart() {
+    with_seeds("all_restart", |seed| {
+        let island = large_island(size(1000), seed).loss(0.05).delay(ms(0), ms(2));
+        converges(island, "1,000 start at once");
+    });
+}
+
+#[test]
+#[ignore = "takes a minute: cargo xtask sim --scenario two_halves_meet"]
+fn two_halves_meet() {
+    with_seeds("two_halves_meet", |seed| {
+        let mut island =
+            large_island(size(1000), seed).loss(0.05).delay(ms(0), ms(2)).started_within(secs(5));
+        island.cut_in_two();
+        island.run_for(secs(12));
+        island.measures.restart_traffic();
+        island.heal_cuts();
+        converges(island, "two halves of 500 are plugged together");
+    });
+}
+
+#[test]
+#[ignore = "takes minutes: cargo xtask sim --scenario ten_islands"]
+fn ten_islands_of_a_thousand_for_a_minute() {
+    with_seeds("ten_islands", |seed| {
+        let (islands, length) = (10, 60);
+        let threads = thread::available_parallelism().map_or(1, usize::from).min(islands);
+        thread::scope(|scope| {
+            for first in 0..threads {
+                scope.spawn(move || {
+                    for number in (first..islands).step_by(threads) {
+                        one_of_many(seed + number as u64, secs(length));
+                    }
+                });
+            }
+        });
+    });
+}
+
+fn one_of_many(seed: u64, length: Duration) {
+    let mut island = large_island(size(1000), seed).loss(0.05).delay(ms(0), ms(2)).started_within(secs(5));
+    island.run_for(length / 2);
+    island.crash(5);
+    island.run_for(length / 2);
+    island.agrees_within(secs(3));
+    island.report(&format!("island {seed} of many, 1,000 members"));
+    assert_eq!(island.measures.false_downs, 0);
+}
