@@ -46,8 +46,8 @@ fn crashes_are_noticed(members: usize, seed: u64) {
 }
 
 #[test]
-fn three_hundred_members_notice_crashes_within_a_second() {
-    with_seeds("three_hundred_members_notice", |seed| crashes_are_noticed(size(300), seed));
+fn two_hundred_members_notice_crashes_within_a_second() {
+    with_seeds("two_hundred_members_notice", |seed| crashes_are_noticed(size(200), seed));
 }
 
 #[test]

@@ -77,6 +77,7 @@ impl Membership {
         if !nothing_new {
             return None;
         }
+        peer.sign = Some(now);
         peer.raw = Some(Raw { bytes: bytes.clone(), stamp: header.stamp, at: now, from });
         self.watched.heard_all = Some(now);
         self.suppose_digest(now, header.author, beacon.digest);

@@ -25,6 +25,10 @@ pub(super) struct Peer {
     pub(super) known: Instant,
     /// Where its last word came from.
     pub(super) from: Option<SocketAddr>,
+    /// When anything in its name last came from where it is heard, verified or not.
+    pub(super) sign: Option<Instant>,
+    /// When it had not answered the last of our questions.
+    pub(super) unanswered: Option<Instant>,
     /// Its newest pulse, if that is not verified yet.
     pub(super) raw: Option<Raw>,
     /// When a pulse of it was last verified, and until when all are: somebody spoke in its name.
@@ -91,6 +95,8 @@ impl Peer {
             told: None,
             known: now,
             from: None,
+            sign: None,
+            unanswered: None,
             raw: None,
             checked: None,
             eager_until: None,
@@ -114,7 +120,7 @@ impl Peer {
 
     /// When anything in its name last came, verified or not: good for not asking, never for a verdict.
     pub(super) fn last_sign(&self) -> Instant {
-        self.silent_since().max(self.raw.as_ref().map_or(self.known, |raw| raw.at))
+        self.silent_since().max(self.sign.unwrap_or(self.known))
     }
 
     /// Heard by ourselves within `length`.

@@ -373,6 +373,7 @@ impl Membership {
         if direct {
             peer.mute = false;
             peer.asking = None;
+            peer.unanswered = None;
         }
         let Some(doubt) = peer.doubt.as_mut() else {
             if was_mute && direct {

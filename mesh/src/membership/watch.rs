@@ -203,18 +203,18 @@ impl Membership {
         if peer.watching.is_some() || peer.doubt.as_ref().is_some_and(|doubt| doubt.has_vote_of(&self.id())) {
             return;
         }
-        let silence = now.saturating_duration_since(peer.silent_since());
-        if silence < most {
+        if now.saturating_duration_since(peer.last_sign()) < most {
             return;
         }
-        if silence < most + DOUBT || self.is_in_doubt(now) {
-            self.ask(now, id, 4, Duration::from_millis(100));
-        } else {
+        let unanswered = peer.unanswered.is_some_and(|at| now.saturating_duration_since(at) < UNHEARD_MIN);
+        if unanswered && !self.is_in_doubt(now) {
             self.vote(now, id);
+        } else {
+            self.ask(now, id, 4, Duration::from_millis(100));
         }
     }
 
-    pub(super) fn is_in_doubt(&self, now: Instant) -> bool {
+    fn is_in_doubt(&self, now: Instant) -> bool {
         self.doubt_until.is_some_and(|until| until > now)
     }
 
@@ -375,6 +375,7 @@ impl Membership {
         let Some(asking) = peer.asking.as_mut().filter(|asking| asking.nonce == nonce) else { return };
         if asking.sent >= asking.most {
             peer.asking = None;
+            peer.unanswered = Some(now);
             return;
         }
         asking.sent += 1;
