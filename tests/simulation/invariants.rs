@@ -1,15 +1,19 @@
 //! What must hold at every node after every step.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use isle_mesh::event::{Event, EventKind};
-use isle_mesh::member::{Epoch, MemberId, Standing};
+use isle_mesh::member::{Epoch, MemberId, Reason, Stamp, Standing};
+use isle_mesh::verify::Word;
+use isle_mesh::wire::{self, DATAGRAM_BYTES_MAX, Message, SIGNATURE_BYTES};
 
 /// What one node has told so far, replayed as an application would.
 #[derive(Default)]
 pub struct Witness {
     events: u64,
     standing: BTreeMap<MemberId, Standing>,
+    /// The newest record of each that this node told, also of those that it lists no more.
+    newest: BTreeMap<MemberId, Stamp>,
     /// The last epoch of each that this node told to have left.
     left: BTreeMap<MemberId, Epoch>,
 }
@@ -19,7 +23,7 @@ pub type Farewells = BTreeMap<MemberId, Epoch>;
 
 impl Witness {
     /// One more event of the node whose own id is `own`.
-    pub fn hear(&mut self, own: MemberId, event: &Event, farewells: &Farewells) {
+    pub fn hear(&mut self, own: MemberId, event: &Event, farewells: &Farewells, said: &Evidence) {
         let (id, member) = (event.member.id, &event.member);
         self.events += 1;
         assert_eq!(event.number, self.events, "events are numbered without gaps");
@@ -27,24 +31,35 @@ impl Witness {
             return;
         }
         let before = self.standing.get(&id).copied();
-        let what = format!("{:?} told {} about {id:?}, which was {before:?}", own, event.kind.as_str());
+        let what = || format!("{own:?} told {} about {id:?}, which was {before:?}", event.kind.as_str());
         match event.kind {
-            EventKind::Joined => assert!(matches!(before, None | Some(Standing::Left)), "{what}"),
-            EventKind::Suspect => assert_eq!(before, Some(Standing::Alive), "{what}"),
-            EventKind::Down => assert_eq!(before, Some(Standing::Suspect), "{what}"),
+            EventKind::Joined => assert!(matches!(before, None | Some(Standing::Left)), "{}", what()),
+            EventKind::Suspect => assert_eq!(before, Some(Standing::Alive), "{}", what()),
+            EventKind::Down => {
+                assert_eq!(before, Some(Standing::Suspect), "{}", what());
+                // Of whom only the farewell is known, nothing was told.
+                let gone = |id: &MemberId| {
+                    self.standing.get(id).is_some_and(|standing| standing.is_gone())
+                        || farewells.contains_key(id)
+                };
+                said.bears_out(event, gone);
+            }
             EventKind::Back => {
-                assert!(matches!(before, Some(Standing::Suspect | Standing::Down)), "{what}");
+                assert!(matches!(before, Some(Standing::Suspect | Standing::Down)), "{}", what());
             }
             EventKind::Left => {
-                assert!(before.is_some_and(|before| before != Standing::Left), "{what}");
+                assert!(before.is_some_and(|before| before != Standing::Left), "{}", what());
                 let said = farewells.get(&id).is_some_and(|epoch| *epoch >= member.stamp.epoch);
-                assert!(said, "{what}, but it never said farewell");
+                assert!(said, "{}, but it never said farewell", what());
                 self.left.insert(id, member.stamp.epoch);
             }
             EventKind::Updated | EventKind::Draining | EventKind::Forgotten => {
-                assert!(before.is_some(), "{what}");
+                assert!(before.is_some(), "{}", what());
             }
             EventKind::DuplicateKey => {}
+        }
+        if let Some(newest) = self.newest.insert(id, member.stamp) {
+            assert!(member.stamp >= newest, "{}: by {:?} after {newest:?}", what(), member.stamp);
         }
         if event.kind == EventKind::Forgotten {
             self.standing.remove(&id);
@@ -52,7 +67,7 @@ impl Witness {
         }
         if member.standing != Standing::Left {
             let ended = self.left.get(&id).is_some_and(|left| member.stamp.epoch <= *left);
-            assert!(!ended, "{what}: a life that it had told the end of");
+            assert!(!ended, "{}: a life that it had told the end of", what());
         }
         self.standing.insert(id, member.standing);
     }
@@ -62,5 +77,51 @@ impl Witness {
         let listed: BTreeMap<MemberId, Standing> =
             members.filter(|(id, _)| **id != own).map(|(id, standing)| (*id, standing)).collect();
         assert_eq!(self.standing, listed, "the events of {own:?} tell another table than it has");
+    }
+}
+
+/// What all nodes have said, as far as others are judged by it.
+#[derive(Default)]
+pub struct Evidence {
+    /// Who voted against whom, in which of its lives.
+    votes: HashMap<(MemberId, Epoch), BTreeSet<MemberId>>,
+}
+
+impl Evidence {
+    /// One more word on the wire. It fits a datagram, and reading and writing it again gives the same bytes.
+    pub fn hear(&mut self, word: &Word) {
+        assert!(word.bytes.len() <= DATAGRAM_BYTES_MAX, "{} bytes: {word:?}", word.bytes.len());
+        let Some(message) = &word.message else { return };
+        let again = wire::encode(&word.header, message);
+        assert_eq!(again, word.bytes[..word.bytes.len() - SIGNATURE_BYTES], "{message:?} in other bytes");
+        if let Message::Suspect(vote) = message {
+            self.votes.entry((vote.target, vote.epoch)).or_default().insert(word.header.author);
+        }
+    }
+
+    /// A node calls somebody down: then enough of its watchers, as that node sees them, have really said so; or
+    /// somebody has, if it is a verdict for want of watchers.
+    fn bears_out(&self, event: &Event, is_gone: impl Fn(&MemberId) -> bool) {
+        let member = &event.member;
+        let none = BTreeSet::new();
+        let votes = self.votes.get(&(member.id, member.stamp.epoch)).unwrap_or(&none);
+        if member.reason == Some(Reason::Unilateral) {
+            assert!(!votes.is_empty(), "nobody voted against {:?}, which is down", member.id);
+            return;
+        }
+        let there = || member.record.watchers.iter().filter(|watcher| !is_gone(watcher));
+        let needed = match there().count() {
+            0 | 1 => 1,
+            2..=4 => 2,
+            _ => 3,
+        };
+        let voters = there().filter(|watcher| votes.contains(*watcher)).count();
+        assert!(
+            voters >= needed,
+            "{:?} is down by {voters} votes of {needed}: it names {:?}, of whom are there {:?}; votes of {votes:?}",
+            member.id,
+            member.record.watchers,
+            there().collect::<Vec<_>>()
+        );
     }
 }

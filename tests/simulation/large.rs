@@ -15,7 +15,11 @@ const STEADY_BYTES: u64 = 200_000;
 const UNICAST_BYTES: u64 = 22_000; // 11 kB each way
 
 fn size(usual: usize) -> usize {
-    std::env::var("ISLE_SIMULATION_MEMBERS").ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
+    given("ISLE_SIMULATION_MEMBERS").unwrap_or(usual)
+}
+
+fn given(variable: &str) -> Option<usize> {
+    std::env::var(variable).ok()?.parse().ok()
 }
 
 /// An island that has settled: all know all, and have named their watchers.
@@ -184,16 +188,53 @@ fn two_halves_meet() {
 }
 
 #[test]
-#[ignore = "takes minutes: cargo xtask sim --scenario ten_islands"]
-fn ten_islands_of_a_thousand_for_a_minute() {
-    with_seeds("ten_islands", |seed| {
-        let (islands, length) = (10, 60);
+#[ignore = "takes minutes: cargo xtask sim --scenario deaf_for_moments"]
+fn deaf_for_moments() {
+    with_seeds("deaf_for_moments", |seed| {
+        let mut island = large_island(size(1000), seed)
+            .loss(0.05)
+            .with_deaf_moments(ms(200))
+            .delay(ms(0), ms(2))
+            .started_within(secs(5));
+        island.run_for(secs(10));
+        island.measures.restart_traffic();
+        island.run_for(secs(90));
+        island.report("1,000 members, deaf for 5 % of the time, 200 ms at once");
+        assert!(island.measures.false_downs < 1000, "{} in a node-day", island.measures.false_downs);
+    });
+}
+
+#[test]
+#[ignore = "takes minutes: cargo xtask sim --scenario members_come_and_go"]
+fn members_come_and_go() {
+    with_seeds("members_come_and_go", |seed| {
+        let mut island = settled(size(1000), seed, 0.05);
+        for _ in 0..30 {
+            island.farewell(2).crash(2).join(4).restart_with_kept_key(2).restart_with_fresh_key(2);
+            island.cut_one_way(5);
+            island.run_for(ms(700));
+            island.heal_cuts().replay_old_words(20);
+            island.run_for(ms(300));
+        }
+        island.agrees_within(secs(10));
+        island.report("1,000 members, 5 % loss, 12 of them replaced in every second");
+        island.measures.farewells_known.p99_is_below(ms(100));
+    });
+}
+
+/// `ISLE_SIMULATION_ISLANDS` of a thousand for `ISLE_SIMULATION_SECONDS`, as many at once as there are cores.
+#[test]
+#[ignore = "takes minutes: cargo xtask sim --members 10000 --seconds 60"]
+fn islands_of_a_thousand() {
+    let (islands, seconds) =
+        (given("ISLE_SIMULATION_ISLANDS").unwrap_or(10), given("ISLE_SIMULATION_SECONDS").unwrap_or(60));
+    with_seeds("islands_of_a_thousand", |seed| {
         let threads = thread::available_parallelism().map_or(1, usize::from).min(islands);
         thread::scope(|scope| {
             for first in 0..threads {
                 scope.spawn(move || {
                     for number in (first..islands).step_by(threads) {
-                        one_of_many(seed + number as u64, secs(length));
+                        one_of_many(seed + number as u64, secs(seconds as u64));
                     }
                 });
             }
@@ -202,10 +243,10 @@ fn ten_islands_of_a_thousand_for_a_minute() {
 }
 
 fn one_of_many(seed: u64, length: Duration) {
-    let mut island = large_island(size(1000), seed).loss(0.05).delay(ms(0), ms(2)).started_within(secs(5));
+    let mut island = large_island(1000, seed).loss(0.05).delay(ms(0), ms(2)).started_within(secs(5));
     island.run_for(length / 2);
     island.crash(5);
-    island.run_for(length / 2);
+    island.run_for(length - length / 2);
     island.agrees_within(secs(3));
     island.report(&format!("island {seed} of many, 1,000 members"));
     assert_eq!(island.measures.false_downs, 0);

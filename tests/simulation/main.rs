@@ -12,12 +12,14 @@
     reason = "a failed unwrap is a failed test; nobody imports a test"
 )]
 
+mod few;
 mod invariants;
 mod large;
 mod measures;
 mod network;
 mod process;
 mod story;
+mod trace;
 mod world;
 
 use std::time::Duration;

@@ -28,6 +28,10 @@ impl Lengths {
         sorted.get(place).copied()
     }
 
+    pub fn extend(&mut self, more: Self) {
+        self.0.extend(more.0);
+    }
+
     pub fn p99_is_below(&self, most: Duration) {
         let p99 = self.at(0.99).expect("it happened at least once");
         assert!(p99 <= most, "p99 is {p99:?}, not {most:?} ({} of them)", self.0.len());

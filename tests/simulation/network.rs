@@ -11,6 +11,8 @@ use isle_mesh::wire::MeshTag;
 use rand::RngExt;
 use rand::rngs::SmallRng;
 
+use crate::invariants::Evidence;
+
 /// Port of every node's private socket, and of the shared one.
 pub const PRIVATE: u16 = 40_000;
 pub const SHARED: u16 = 5235;
@@ -38,6 +40,8 @@ pub struct Network {
     pub duplication: f64,
     /// Mean length of the bursts in which one path loses what is said to one node; none: each delivery by itself.
     pub burst: Option<Duration>,
+    /// The same, but in a burst the node hears nothing of anybody, nor what is said to all.
+    pub deafness: Option<Duration>,
     /// Each delivery takes between these.
     pub delay: (Duration, Duration),
     /// (from, to): nothing gets through that way.
@@ -45,9 +49,11 @@ pub struct Network {
     /// Two halves, even and odd, that do not hear each other.
     pub halved: bool,
     paths: HashMap<(usize, usize), Path>,
+    ears: Vec<Path>,
     latest: Option<(Bytes, Verified<Word>)>,
     verified: HashMap<Bytes, Verified<Word>>,
     scheme: Scheme,
+    pub evidence: Evidence,
     /// A sample of all words ever said, to be said again.
     pub recorded: Vec<Bytes>,
 }
@@ -57,6 +63,20 @@ pub struct Network {
 struct Path {
     bad: bool,
     until: Instant,
+}
+
+impl Path {
+    /// Whether it is bad now, if it is so for `mean` at a time and for a share of `loss` in all.
+    fn is_bad(&mut self, random: &mut SmallRng, now: Instant, mean: Duration, loss: f64) -> bool {
+        let good = mean.mul_f64((1.0 - loss) / loss);
+        while self.until <= now {
+            self.bad = !self.bad;
+            let mean = if self.bad { mean } else { good };
+            // Exponential: a state does not remember how long it has lasted.
+            self.until += mean.mul_f64(-random.random_range(f64::MIN_POSITIVE..1.0_f64).ln());
+        }
+        self.bad
+    }
 }
 
 const RECORDED_MAX: usize = 5_000;
@@ -70,13 +90,16 @@ impl Network {
             loss: 0.0,
             duplication: 0.0,
             burst: None,
+            deafness: None,
             delay,
             cuts: BTreeSet::new(),
             halved: false,
             paths: HashMap::new(),
+            ears: Vec::new(),
             latest: None,
             verified: HashMap::new(),
             scheme,
+            evidence: Evidence::default(),
             recorded: Vec::new(),
         }
     }
@@ -111,23 +134,27 @@ impl Network {
     }
 
     fn is_lost(&mut self, random: &mut SmallRng, now: Instant, from: usize, to: usize) -> bool {
-        let Some(mean) = self.burst else { return random.random_bool(self.loss) };
-        let good = mean.mul_f64((1.0 - self.loss) / self.loss);
-        let path = self.paths.entry((from, to)).or_insert(Path { bad: true, until: now });
-        while path.until <= now {
-            path.bad = !path.bad;
-            let mean = if path.bad { mean } else { good };
-            // Exponential: a state does not remember how long it has lasted.
-            path.until += mean.mul_f64(-random.random_range(f64::MIN_POSITIVE..1.0_f64).ln());
+        if let Some(mean) = self.deafness {
+            return self.is_deaf(random, now, to, mean);
         }
-        path.bad
+        let Some(mean) = self.burst else { return random.random_bool(self.loss) };
+        let path = self.paths.entry((from, to)).or_insert(Path { bad: true, until: now });
+        path.is_bad(random, now, mean, self.loss)
     }
 
-    /// Who of `0..nodes` receives a word that `from` says to all, by the times it arrives. Bursts are not modelled here: each
-    /// receiver loses it by itself.
+    fn is_deaf(&mut self, random: &mut SmallRng, now: Instant, node: usize, mean: Duration) -> bool {
+        if node >= self.ears.len() {
+            self.ears.resize(node + 1, Path { bad: true, until: now });
+        }
+        self.ears[node].is_bad(random, now, mean, self.loss)
+    }
+
+    /// Who of `0..nodes` receives a word that `from` says to all, by the times it arrives. Bursts of one path are
+    /// not modelled here: each receiver loses it by itself.
     pub fn spread(
-        &self,
+        &mut self,
         random: &mut SmallRng,
+        now: Instant,
         from: usize,
         nodes: usize,
     ) -> [(Duration, Vec<u32>); MOMENTS] {
@@ -139,7 +166,11 @@ impl Network {
         for to in (0..nodes).filter(|to| *to != from) {
             let dice: u64 = random.random();
             let [first, second] = [dice as u32 & 0xff_ffff, (dice >> 24) as u32 & 0xff_ffff];
-            if first < lost || self.is_cut(from, to) {
+            let is_lost = match self.deafness {
+                Some(mean) => self.is_deaf(random, now, to, mean),
+                None => first < lost,
+            };
+            if is_lost || self.is_cut(from, to) {
                 continue;
             }
             let moment = (dice >> 60) as usize % MOMENTS;
@@ -163,6 +194,7 @@ impl Network {
         }
         let word =
             verify_as(self.scheme, MeshTag::of("isle"), bytes.clone()).expect("nodes sign what they say");
+        self.evidence.hear(&word);
         self.latest = Some((bytes.clone(), word.clone()));
         word
     }

@@ -101,6 +101,12 @@ impl Process {
         self.stood_still.is_some_and(|(from, to)| to - from > NEVER_SILENT && now < to + AFTERMATH)
     }
 
+    /// Replaying what it told gives the table that it has.
+    pub fn replays(&self) {
+        let members = self.machine.members().map(|member| (&member.id, member.standing));
+        self.witness.agrees_with(self.id, members);
+    }
+
     /// Whether it is a member now, as far as it can know.
     pub fn lives(&self) -> bool {
         matches!(self.state, State::Running | State::Stalled(_))

@@ -6,7 +6,7 @@ use isle_mesh::member::{Epoch, LeaveReason};
 use rand::RngExt;
 
 use crate::process::State;
-use crate::world::{Due, World};
+use crate::world::World;
 
 impl World {
     pub fn loss(mut self, share: f64) -> Self {
@@ -37,6 +37,12 @@ impl World {
     /// What is said to one node is lost in bursts of this mean length, path by path.
     pub fn in_bursts(mut self, mean: Duration) -> Self {
         self.network.burst = Some(mean);
+        self
+    }
+
+    /// Everything is lost to one node at a time, in bursts of this mean length: node by node.
+    pub fn with_deaf_moments(mut self, mean: Duration) -> Self {
+        self.network.deafness = Some(mean);
         self
     }
 
@@ -96,9 +102,7 @@ impl World {
     pub fn stall(&mut self, count: usize, least: Duration, most: Duration) -> &mut Self {
         for node in self.some_that_run(count) {
             let until = self.now + least + (most - least).mul_f64(self.random.random_range(0.0..1.0));
-            self.processes[node].state = State::Stalled(until);
-            self.processes[node].stood_still = Some((self.now, until));
-            self.at(until, Due::Resume(node));
+            self.stand_still(node, until);
         }
         self
     }
@@ -107,6 +111,7 @@ impl World {
         for _ in 0..count {
             let pair = self.some_that_run(2);
             if let [from, to] = pair[..] {
+                self.note(from, format_args!("is not heard by n{to} any more"));
                 self.network.cuts.insert((from, to));
             }
         }
@@ -115,11 +120,13 @@ impl World {
 
     /// Even and odd nodes do not hear each other any more.
     pub fn cut_in_two(&mut self) -> &mut Self {
+        self.note_of_all(format_args!("even and odd do not hear each other"));
         self.network.halved = true;
         self
     }
 
     pub fn heal_cuts(&mut self) -> &mut Self {
+        self.note_of_all(format_args!("everybody hears everybody"));
         self.network.cuts.clear();
         self.network.halved = false;
         self

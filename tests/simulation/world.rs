@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use isle_mesh::event::{Event, EventKind};
+use isle_mesh::event::EventKind;
 use isle_mesh::member::{Epoch, MemberId, Standing};
 use isle_mesh::membership::{Destination, Fetch, Source};
 use isle_mesh::transfer::VerifiedTransfer;
@@ -59,8 +59,9 @@ pub struct World {
     counted: u64,
     pub keys: u64,
     scheme: Scheme,
-    trace: bool,
-    began: Instant,
+    /// Whether what happens is printed as it happens.
+    pub trace: bool,
+    pub began: Instant,
     pub farewells: Farewells,
     pub farewell_at: BTreeMap<MemberId, Instant>,
     crashed_at: BTreeMap<MemberId, Instant>,
@@ -71,6 +72,8 @@ pub struct World {
     pub measures: Measures,
 }
 
+/// The events of so many nodes are replayed and compared with their tables in every second; those of all at the end.
+const LOOKED_AT: usize = 4;
 const SECOND: Duration = Duration::from_secs(1);
 /// How long a table takes over TCP: a few round trips and reading it.
 const FETCH_TAKES: Duration = Duration::from_millis(6);
@@ -90,7 +93,7 @@ pub fn with_seeds(scenario: &str, run: impl Fn(u64)) {
                 if std::thread::panicking() {
                     let Self(scenario, seed) = self;
                     println!(
-                        "seed {seed}; to replay: ISLE_SIMULATION_SEED={seed} cargo test --test simulation {scenario}"
+                        "seed {seed}; to replay: cargo xtask sim --scenario {scenario} --seed {seed} --trace"
                     );
                 }
             }
@@ -177,8 +180,7 @@ impl World {
         }
         println!("seed {}: agreement after {:?}", self.seed, self.now - start);
         for process in self.processes.iter().filter(|process| process.lives()) {
-            let members = process.machine.members().map(|member| (&member.id, member.standing));
-            process.witness.agrees_with(process.id, members);
+            process.replays();
         }
     }
 
@@ -225,9 +227,17 @@ impl World {
 
     /// Notes that the process of this node is gone, and who is to find out.
     pub fn note_crash(&mut self, node: usize) {
+        self.note(node, format_args!("is gone without a word"));
         let id = self.processes[node].id;
         self.crashed_at.insert(id, self.now);
         self.measures.crash(id, self.now);
+    }
+
+    pub fn stand_still(&mut self, node: usize, until: Instant) {
+        self.note(node, format_args!("stands still for {:.3?}", until - self.now));
+        self.processes[node].state = State::Stalled(until);
+        self.processes[node].stood_still = Some((self.now, until));
+        self.at(until, Due::Resume(node));
     }
 
     pub fn stall_later(&mut self, node: usize) {
@@ -241,6 +251,7 @@ impl World {
         self.by_id.insert(process.id, node);
         self.crashed_at.remove(&process.id).filter(|_| epoch > Epoch(1));
         self.first_word.insert(process.id, self.now);
+        self.note(node, format_args!("starts, {:?}, epoch {}", process.id, epoch.0));
         if node < self.processes.len() {
             if let Some(wake) = self.processes[node].wake.take() {
                 self.wakes.remove(&(wake, node));
@@ -268,9 +279,7 @@ impl World {
             Due::Stall(node) => {
                 if self.processes[node].state == State::Running {
                     let until = self.now + Duration::from_millis(self.random.random_range(200..1_500));
-                    self.processes[node].state = State::Stalled(until);
-                    self.processes[node].stood_still = Some((self.now, until));
-                    self.at(until, Due::Resume(node));
+                    self.stand_still(node, until);
                 }
             }
             Due::Resume(node) => {
@@ -343,6 +352,7 @@ impl World {
             let for_all = matches!(transmit.to, Destination::Everyone | Destination::EveryoneBriefly);
             self.processes[node].traffic.sent(for_all, bytes.len());
             self.network.record(&mut self.random, &bytes);
+            self.note_word(node, &bytes);
             match transmit.to {
                 Destination::Everyone | Destination::EveryoneBriefly => self.send_to_everyone(node, &bytes),
                 Destination::Unicast(to) | Destination::Probe(to) => {
@@ -355,11 +365,9 @@ impl World {
         while self.processes[node].machine.poll_change().is_some() {}
         while let Some(event) = self.processes[node].machine.poll_event() {
             self.measure(node, event.kind, event.member.id, event.member.stamp.epoch);
-            if self.trace {
-                self.print(node, &event);
-            }
+            self.note_event(node, &event);
             let process = &mut self.processes[node];
-            process.witness.hear(process.id, &event, &self.farewells);
+            process.witness.hear(process.id, &event, &self.farewells, &self.network.evidence);
         }
         while let Some(wish) = self.processes[node].machine.poll_fetch() {
             self.fetch(node, wish);
@@ -387,7 +395,7 @@ impl World {
     pub fn send_to_everyone(&mut self, from: usize, bytes: &Bytes) {
         let word = self.network.word(bytes);
         let source = source_of(from, true);
-        for (after, to) in self.network.spread(&mut self.random, from, self.processes.len()) {
+        for (after, to) in self.network.spread(&mut self.random, self.now, from, self.processes.len()) {
             if !to.is_empty() {
                 self.at(self.now + after, Due::Spread { to, source, word: word.clone() });
             }
@@ -408,13 +416,16 @@ impl World {
             self.measures.second(&mut process.traffic, lived);
         }
         self.measures.second_is_over();
+        let living: Vec<usize> =
+            (0..self.processes.len()).filter(|node| self.processes[*node].lives()).collect();
+        for _ in 0..LOOKED_AT.min(living.len()) {
+            self.processes[living[self.random.random_range(0..living.len())]].replays();
+        }
         self.at(self.now + SECOND, Due::Second);
     }
 
-    fn print(&self, node: usize, event: &Event) {
-        let number = |id: &MemberId| self.by_id.get(id).map_or_else(|| "?".to_owned(), ToString::to_string);
-        let at = (self.now - self.began).as_secs_f64();
-        println!("{at:10.4} s  n{node:<5} {:<10} n{}", event.kind.as_str(), number(&event.member.id));
+    pub fn node_of(&self, id: &MemberId) -> Option<usize> {
+        self.by_id.get(id).copied()
     }
 
     fn fetch(&mut self, node: usize, wish: Fetch) {
@@ -461,7 +472,12 @@ impl World {
             .by_id
             .get(&id)
             .is_some_and(|other| self.processes[*other].id == id && self.processes[*other].lives());
-        let sound = healthy(&self.processes[node]);
+        // Whom a cut keeps apart, they cannot tell from the dead.
+        let apart = self
+            .by_id
+            .get(&id)
+            .is_some_and(|other| self.network.is_cut(*other, node) || self.network.is_cut(node, *other));
+        let sound = healthy(&self.processes[node]) && !apart;
         self.measures.told(kind, sound);
         match kind {
             EventKind::Joined => {
@@ -479,8 +495,8 @@ impl World {
             EventKind::Down if runs && sound => self.measures.false_downs += 1,
             EventKind::Down if exists => self.measures.excusable_downs += 1,
             EventKind::Down => {
-                self.measures.found(id, now);
                 if let Some(at) = self.crashed_at.get(&id).filter(|at| **at > self.processes[node].started) {
+                    self.measures.found(id, now);
                     self.measures.crashes_known.add(now - *at);
                 }
             }

@@ -1,0 +1,63 @@
+//! What happens, printed as it happens: `ISLE_SIMULATION_TRACE=1`. Beacons, pings and load are left out.
+
+use std::fmt;
+
+use bytes::Bytes;
+use isle_mesh::event::Event;
+use isle_mesh::member::MemberId;
+use isle_mesh::wire::Message;
+
+use crate::world::World;
+
+impl World {
+    /// One line: when, at which node, what.
+    pub fn note(&self, node: usize, what: fmt::Arguments<'_>) {
+        if self.trace {
+            let at = (self.now - self.began).as_secs_f64();
+            println!("{at:10.4} s  n{node:<5} {what}");
+        }
+    }
+
+    /// The same of what concerns nobody alone.
+    pub fn note_of_all(&self, what: fmt::Arguments<'_>) {
+        if self.trace {
+            println!("{:10.4} s  all    {what}", (self.now - self.began).as_secs_f64());
+        }
+    }
+
+    pub fn note_event(&self, node: usize, event: &Event) {
+        let number = self.number_of(&event.member.id);
+        match event.member.reason {
+            Some(reason) => self.note(node, format_args!("{} {number}: {reason:?}", event.kind.as_str())),
+            None => self.note(node, format_args!("{} {number}", event.kind.as_str())),
+        }
+    }
+
+    pub fn note_word(&mut self, node: usize, bytes: &Bytes) {
+        if !self.trace {
+            return;
+        }
+        let word = self.network.word(bytes);
+        match &word.message {
+            Some(Message::Announce(record)) => {
+                let watchers: Vec<_> = record.watchers.iter().map(|id| self.number_of(id)).collect();
+                let draining = if record.draining { ", draining" } else { "" };
+                self.note(
+                    node,
+                    format_args!("announces {}, watchers {watchers:?}{draining}", word.header.stamp.seq.0),
+                );
+            }
+            Some(Message::Suspect(vote)) => {
+                let (target, silence) = (self.number_of(&vote.target), vote.silence_ms);
+                self.note(node, format_args!("votes against {target}, silent for {silence} ms"));
+            }
+            Some(Message::Down(_)) => self.note(node, format_args!("says a certificate")),
+            Some(Message::Farewell(_)) => self.note(node, format_args!("says farewell")),
+            _ => {}
+        }
+    }
+
+    fn number_of(&self, id: &MemberId) -> String {
+        self.node_of(id).map_or_else(|| "nobody".to_owned(), |node| format!("n{node}"))
+    }
+}
