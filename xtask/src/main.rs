@@ -1,10 +1,12 @@
-//! What developers run: all checks before a merge, scenarios between network namespaces, long trials, fuzzing.
+//! What developers run: all checks before a merge, scenarios between network namespaces and in virtual time, long
+//! trials, fuzzing.
 //!
 //! It only starts other programs and says what it starts; it writes nothing but what they write.
 
 mod check;
 mod run;
 mod scenarios;
+mod sim;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -34,6 +36,8 @@ enum Task {
         /// Only scenarios whose name contains one of these.
         filters: Vec<String>,
     },
+    /// The scenarios of many nodes in virtual time, also the long ones; replays one that failed.
+    Sim(sim::Simulation),
     /// Fuzzes one target, or builds and lists all (needs nightly and cargo-fuzz).
     Fuzz {
         /// A target of fuzz/; without it all are built and listed.
@@ -49,6 +53,7 @@ fn main() -> Result<()> {
         Task::Check => check::everything(),
         Task::Netns { filters } => scenarios::short(&filters),
         Task::Trial { filters } => scenarios::long(&filters),
+        Task::Sim(what) => sim::run(&what),
         Task::Fuzz { target, seconds } => check::fuzz(target.as_deref(), seconds),
     }
 }
