@@ -326,7 +326,11 @@ fn agree_where(
     })
 }
 
-/// Whether these facts of a table are those of one that is alive.
-pub(crate) fn is_alive(facts: &str) -> bool {
+/// Whether these facts of a table are those of one that is down or has left.
+pub(crate) fn is_gone(facts: &str) -> bool {
+    facts.contains("standing=\"down\"") || facts.contains("standing=\"left\"")
+}
+
+fn is_alive(facts: &str) -> bool {
     facts.contains("standing=\"alive\"")
 }
