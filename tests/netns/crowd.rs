@@ -20,6 +20,8 @@
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -40,6 +42,7 @@ use crate::network::{Host, Wire};
 mod exchange;
 pub(crate) mod flood;
 pub(crate) mod meter;
+pub(crate) mod neighbours;
 mod sockets;
 mod tables;
 mod voice;
@@ -62,6 +65,7 @@ pub(crate) struct Crowd {
     pub(crate) host: Host,
     watched: Vec<MemberId>,
     orders: Sender<Order>,
+    late: Arc<AtomicU64>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -78,15 +82,16 @@ impl Crowd {
         let ids = cast.watched.clone();
         let (orders, orders_in) = channel();
         let (ready, started) = channel();
-        let inside = host.clone();
+        let late = Arc::new(AtomicU64::new(0));
+        let noted = late.clone();
         let thread = thread::spawn(move || {
-            let mut exchange = Exchange::new(inside, sockets, cast);
+            let mut exchange = Exchange::new(sockets, cast, noted);
             exchange.introduce();
             let _ = ready.send(());
             exchange.run(&orders_in);
         });
         started.recv_timeout(Duration::from_secs(60)).context("the crowd does not start")?;
-        Ok(Self { host, watched: ids, orders, thread: Some(thread) })
+        Ok(Self { host, watched: ids, orders, late, thread: Some(thread) })
     }
 
     /// Members that may fall silent, in no particular order.
@@ -102,6 +107,12 @@ impl Crowd {
     /// A member says and answers nothing any more; returns since when.
     pub(crate) fn fall_silent(&self, id: MemberId) -> Result<Instant> {
         self.order(|done| Order::FallSilent(id, done))
+    }
+
+    /// The longest that anything its full members had to do has waited since this was last asked: late ones doubt
+    /// themselves and do not vote, so what is measured then is the machine.
+    pub(crate) fn take_lateness(&self) -> Duration {
+        Duration::from_micros(self.late.swap(0, Ordering::Relaxed))
     }
 
     fn order(&self, order: impl FnOnce(Sender<Instant>) -> Order) -> Result<Instant> {

@@ -3,23 +3,24 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::net::SocketAddr;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use isle_mesh::member::{MemberId, Stamp};
-use isle_mesh::membership::{Destination, Interface, Membership, Source};
-use isle_mesh::transfer;
+use isle_mesh::membership::{Destination, Fetch, Interface, Membership, Source};
+use isle_mesh::transfer::{self, Transfer, VerifiedTransfer};
 use isle_mesh::verify::{Verified, Word, peek, verify};
-use isle_mesh::wire::{Header, Hello, MeshTag, Message, SIGNATURE_BYTES, Suspect};
+use isle_mesh::wire::{Header, Hello, MeshTag, Message, SIGNATURE_BYTES, Suspect, kind};
 use rand::RngExt;
 use rand::seq::SliceRandom;
 
 use super::sockets::{Paths, Port, Sockets};
-use super::tables::{self, Fetched};
+use super::tables;
 use super::voice::{Due, Island, Voice};
 use super::{Cast, WATCHERS, settings};
-use crate::network::Host;
 
 /// Number of the crowd's interface, as its full members see it.
 const INTERFACE: u32 = 2;
@@ -57,7 +58,6 @@ enum Carried {
 }
 
 pub(super) struct Exchange {
-    inside: Host,
     tag: MeshTag,
     sockets: Sockets,
     /// One for each host.
@@ -68,16 +68,19 @@ pub(super) struct Exchange {
     carried: VecDeque<Carried>,
     /// The word verified last: one to several watchers is verified once.
     verified: Option<Verified<Word>>,
+    /// Of each author and kind what was last said to all.
+    heard: HashMap<(MemberId, u8), Verified<Word>>,
     answered: VecDeque<(MemberId, Stamp)>,
     island: Island,
     exported: Option<(Instant, u64, Bytes)>,
-    fetched: (Sender<Fetched>, Receiver<Fetched>),
     random: rand::rngs::StdRng,
     looked: Option<Instant>,
+    /// The longest that anything due had to wait, in microseconds.
+    late: Arc<AtomicU64>,
 }
 
 impl Exchange {
-    pub(super) fn new(inside: Host, sockets: Sockets, cast: Cast) -> Self {
+    pub(super) fn new(sockets: Sockets, cast: Cast, late: Arc<AtomicU64>) -> Self {
         let Cast { tag, fulls, voices, watched: _, mut random } = cast;
         let now = Instant::now();
         let fulls: Vec<Membership> = fulls
@@ -96,7 +99,6 @@ impl Exchange {
         let members: HashMap<MemberId, Who> = full.chain(voice).collect();
         let island = Island { digest: 0, members: u32::try_from(members.len()).unwrap_or(u32::MAX) };
         Self {
-            inside,
             tag,
             sockets,
             fulls,
@@ -105,12 +107,13 @@ impl Exchange {
             due: BinaryHeap::new(),
             carried: VecDeque::new(),
             verified: None,
+            heard: HashMap::new(),
             answered: VecDeque::new(),
             island,
             exported: None,
-            fetched: channel(),
             random,
             looked: None,
+            late,
         }
     }
 
@@ -162,7 +165,6 @@ impl Exchange {
                 }
             }
             self.take_turns();
-            self.take_fetched();
             self.accept();
             self.settle();
         }
@@ -198,6 +200,7 @@ impl Exchange {
             return;
         }
         self.tell_accused(&word);
+        self.remember(&word);
         let source = Source { addr: from, interface: INTERFACE, shared: true };
         for host in 0..self.fulls.len() {
             let _ = self.fulls[host].handle_word(Instant::now(), source, &word);
@@ -240,6 +243,7 @@ impl Exchange {
             return;
         }
         self.tell_accused(&word);
+        self.remember(&word);
         let source = Source { addr: from, interface: INTERFACE, shared: true };
         for host in (0..self.fulls.len()).filter(|host| by != Who::Full(*host)) {
             let _ = self.fulls[host].handle_word(Instant::now(), source, &word);
@@ -362,6 +366,9 @@ impl Exchange {
 
     /// Does what a full member wants.
     fn carry_out(&mut self, host: usize) {
+        while let Some(wish) = self.fulls[host].poll_fetch() {
+            self.grant(host, &wish);
+        }
         let at = self.address_of(Who::Full(host));
         while let Some(transmit) = self.fulls[host].poll_transmit() {
             match transmit.to {
@@ -377,23 +384,16 @@ impl Exchange {
         }
         while self.fulls[host].poll_event().is_some() {}
         while self.fulls[host].poll_change().is_some() {}
-        while let Some(wish) = self.fulls[host].poll_fetch() {
-            let source = if self.members.contains_key(&wish.from) {
-                tables::From::Crowd(self.export())
-            } else {
-                tables::From::Wire(wish.at)
-            };
-            tables::fetch(self.inside.clone(), self.tag, (host, wish.from), source, self.fetched.0.clone());
-        }
     }
 
-    fn take_fetched(&mut self) {
-        while let Ok(Fetched { host, from, table }) = self.fetched.1.try_recv() {
-            match table {
-                Some(table) => self.fulls[host].merge(Instant::now(), from, &table),
-                None => self.fulls[host].fetch_failed(Instant::now(), from),
-            }
-            self.carry_out(host);
+    /// Gives a full member the table that it wishes for. Those of real nodes are not fetched: in a flood each would bring
+    /// all that these were told, and the crowd would spend its time on asking who that is.
+    fn grant(&mut self, host: usize, wish: &Fetch) {
+        if self.members.contains_key(&wish.from) {
+            let table = self.own_table();
+            self.fulls[host].merge(Instant::now(), wish.from, &table);
+        } else {
+            self.fulls[host].fetch_failed(Instant::now(), wish.from);
         }
     }
 
@@ -401,7 +401,9 @@ impl Exchange {
     fn take_turns(&mut self) {
         for host in 0..self.fulls.len() {
             let now = Instant::now();
-            if self.fulls[host].poll_timeout().is_some_and(|wakeup| wakeup.at <= now) {
+            if let Some(wakeup) = self.fulls[host].poll_timeout().filter(|wakeup| wakeup.at <= now) {
+                let late = u64::try_from((now - wakeup.at).as_micros()).unwrap_or(u64::MAX);
+                self.late.fetch_max(late, Ordering::Relaxed);
                 self.fulls[host].handle_timeout(now);
                 self.carry_out(host);
                 self.settle();
@@ -514,6 +516,30 @@ impl Exchange {
         let bytes = Bytes::from(transfer::encode(&self.fulls[0].export(now)));
         self.exported = Some((now, digest, bytes.clone()));
         bytes
+    }
+
+    /// What a member of the crowd fetches of another: the same, but each word is verified once and not by each that fetches.
+    fn own_table(&mut self) -> VerifiedTransfer {
+        let Transfer { words, floors } = self.fulls[0].export(Instant::now());
+        let offered = words.len() + floors.len();
+        let words = words.into_iter().filter_map(|word| Some((self.known(word.bytes)?, word.age)));
+        let words: Vec<_> = words.collect();
+        let floors = floors.into_iter().filter_map(|floor| Some((self.known(floor.bytes)?, floor.age)));
+        let floors: Vec<_> = floors.collect();
+        let refused = offered - words.len() - floors.len();
+        VerifiedTransfer { words, floors, refused }
+    }
+
+    fn known(&self, bytes: Bytes) -> Option<Verified<Word>> {
+        let header = peek(self.tag, &bytes).ok()?;
+        let heard = self.heard.get(&(header.author, header.kind)).filter(|word| word.bytes == bytes);
+        heard.cloned().or_else(|| verify(self.tag, bytes).ok())
+    }
+
+    fn remember(&mut self, word: &Verified<Word>) {
+        if matches!(word.header.kind, kind::ANNOUNCE | kind::BEACON) {
+            self.heard.insert((word.header.author, word.header.kind), word.clone());
+        }
     }
 
     fn port_of(&self, who: Who) -> Port {

@@ -2,8 +2,6 @@
 //! signature, and noise.
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -26,13 +24,9 @@ const KEYS: u64 = 2_000;
 const BATCH: Duration = Duration::from_millis(5);
 const BROADCAST: (Ipv4Addr, u16) = (Ipv4Addr::new(10, 77, 255, 255), DISCOVERY);
 
-/// A running flood; ends when dropped.
+/// A running flood; ends by itself.
 #[derive(Debug)]
-pub(crate) struct Flood {
-    ends: Arc<AtomicBool>,
-    thread: Option<JoinHandle<u64>>,
-    began: Instant,
-}
+pub(crate) struct Flood(JoinHandle<Outcome>);
 
 /// What a flood was.
 #[derive(Clone, Copy, Debug)]
@@ -64,15 +58,13 @@ impl Flooder {
         Ok(Self { host, sockets, words: words() })
     }
 
-    /// Sends so many a second, every second one to everybody, the others to `targets` in turn.
-    pub(crate) fn start(self, per_second: u64, targets: Vec<SocketAddr>) -> Flood {
-        let ends = Arc::new(AtomicBool::new(false));
-        let end = ends.clone();
+    /// Sends so many a second for so long, every second one to everybody, the others to `targets` in turn.
+    pub(crate) fn start(self, per_second: u64, lasts: Duration, targets: Vec<SocketAddr>) -> Flood {
         let began = Instant::now();
-        let thread = thread::spawn(move || {
+        Flood(thread::spawn(move || {
             let mut random = StdRng::seed_from_u64(5);
             let mut sent = 0;
-            while !end.load(Ordering::Relaxed) {
+            while began.elapsed() < lasts {
                 let due = began.elapsed().as_millis() as u64 * per_second / 1000;
                 while sent < due {
                     let turn = usize::try_from(sent).unwrap_or_default();
@@ -87,26 +79,15 @@ impl Flooder {
                 }
                 thread::sleep(BATCH);
             }
-            sent
-        });
-        Flood { ends, thread: Some(thread), began }
+            Outcome { sent, took: began.elapsed() }
+        }))
     }
 }
 
 impl Flood {
-    /// Ends it.
-    pub(crate) fn stop(mut self) -> Result<Outcome> {
-        self.ends.store(true, Ordering::Relaxed);
-        let thread = self.thread.take().context("it runs")?;
-        let sent = thread.join().ok().context("the flood panicked")?;
-        Ok(Outcome { sent, took: self.began.elapsed() })
-    }
-}
-
-impl Drop for Flood {
-    fn drop(&mut self) {
-        self.ends.store(true, Ordering::Relaxed);
-        let _ = self.thread.take().map(JoinHandle::join);
+    /// Waits for its end.
+    pub(crate) fn ended(self) -> Result<Outcome> {
+        self.0.join().ok().context("the flood panicked")
     }
 }
 

@@ -1,39 +1,17 @@
-//! Whole tables: the crowd's for those who fetch it over TCP, and others' for the full members that wish for one.
+//! The crowd's table, for those who fetch it over TCP.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::sync::mpsc::Sender;
+use std::net::TcpStream;
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use bytes::Bytes;
-use isle_mesh::member::MemberId;
-use isle_mesh::transfer::{self, VerifiedTransfer};
-use isle_mesh::wire::MeshTag;
-
-use crate::client;
-use crate::network::Host;
 
 /// Whoever does not say what it wants by then gets nothing.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// More than a request of a node has.
 const HEAD_BYTES_MAX: usize = 4096;
-
-/// A table that the full member of `host` wished for; none if it could not be had.
-pub(super) struct Fetched {
-    pub(super) host: usize,
-    pub(super) from: MemberId,
-    pub(super) table: Option<VerifiedTransfer>,
-}
-
-/// Where a table comes from.
-pub(super) enum From {
-    /// The crowd's own.
-    Crowd(Bytes),
-    /// A real node's.
-    Wire(Vec<SocketAddr>),
-}
 
 /// Answers one request on a thread of its own.
 pub(super) fn serve(stream: TcpStream, table: Bytes) {
@@ -63,28 +41,4 @@ fn answer(mut stream: TcpStream, table: &[u8]) -> Result<()> {
     stream.write_all(fields.as_bytes())?;
     stream.write_all(body)?;
     Ok(())
-}
-
-/// Fetches and verifies a table on a thread of its own.
-pub(super) fn fetch(
-    inside: Host,
-    tag: MeshTag,
-    (host, from): (usize, MemberId),
-    source: From,
-    done: Sender<Fetched>,
-) {
-    thread::spawn(move || {
-        let body = match source {
-            From::Crowd(body) => Some(body),
-            From::Wire(at) => at.iter().find_map(|at| {
-                let answer = client::expect(&inside, *at, "/mesh/records", 200).ok()?;
-                Some(Bytes::from(answer.body))
-            }),
-        };
-        drop(inside);
-        let table = body.and_then(|body| transfer::decode(&body).ok());
-        let table = table.map(|table| transfer::verify_transfer(tag, table));
-        // The crowd may have ended meanwhile.
-        let _ = done.send(Fetched { host, from, table });
-    });
 }

@@ -12,7 +12,7 @@ use super::Claim;
 use crate::client;
 use crate::crowd::flood::Flooder;
 use crate::crowd::meter::Meter;
-use crate::crowd::{Crowd, PREFIX};
+use crate::crowd::{Crowd, PREFIX, neighbours};
 use crate::events::EventLog;
 use crate::network::{Host, Wire};
 use crate::node::{Node, eventually};
@@ -38,6 +38,8 @@ const FLOOD_DELAYS: Duration = Duration::from_millis(100);
 const FLOOD_PER_SECOND: u64 = 20_000;
 /// Longest wait for whatever has no bound of its own.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Between two looks at the whole table of a node.
+const LOOK: Duration = Duration::from_millis(200);
 /// One falls silent this long after the other.
 const PAUSE: Duration = Duration::from_millis(300);
 
@@ -55,10 +57,14 @@ impl Large {
         let roles = [("hub", "intermediary"), ("p1", "pieces"), ("p2", "pieces")];
         let members = run.count(200, 1000);
         let crowd = Crowd::start(&wire, members - roles.len(), watched)?;
+        let mut hosts = vec![crowd.host.clone()];
+        for (last, (name, _)) in (10..).zip(roles) {
+            hosts.push(wire.host(name, &format!("10.77.0.{last}/{PREFIX}"))?);
+        }
+        neighbours::acquaint(&hosts.iter().collect::<Vec<_>>())?;
         let mut nodes = Vec::new();
-        for (last, (name, role)) in (10..).zip(roles) {
-            let host = wire.host(name, &format!("10.77.0.{last}/{PREFIX}"))?;
-            nodes.push(Node::spawn(&host, run.folder.path(), &[role])?);
+        for (host, (_, role)) in hosts[1..].iter().zip(roles) {
+            nodes.push(Node::spawn(host, run.folder.path(), &[role])?);
         }
         for node in &mut nodes {
             node.ready()?;
@@ -67,7 +73,11 @@ impl Large {
         crowd.name_real_watchers(ids)?;
         let large = Self { wire, crowd, nodes, members };
         for node in &large.nodes {
-            eventually("everybody listed and reachable", PATIENCE, || large.is_known_to(node))?;
+            eventually("everybody listed and reachable", PATIENCE, || {
+                // The page is large: asked for all the time it would be most of what a node does.
+                thread::sleep(LOOK);
+                large.is_known_to(node)
+            })?;
         }
         Ok(large)
     }
@@ -81,6 +91,12 @@ impl Large {
         Ok(true)
     }
 
+    /// A host that has come to the wire is known to all others.
+    fn acquaint(&self, newcomer: &Host) -> Result<()> {
+        let there = self.nodes.iter().map(|node| &node.host);
+        neighbours::acquaint(&there.chain([&self.crowd.host, newcomer]).collect::<Vec<_>>())
+    }
+
     fn events(&self) -> Result<Vec<EventLog>> {
         let logs: Vec<EventLog> = self.nodes.iter().map(Node::events).collect();
         for log in &logs {
@@ -91,6 +107,7 @@ impl Large {
 
     /// These fall silent one after the other; each node says so of each of them, which is measured as `what`.
     fn fall_silent(&self, run: &Run, what: &str, doomed: &[MemberId], logs: &[EventLog]) -> Result<()> {
+        self.crowd.take_lateness();
         let mut fell = Vec::new();
         for id in doomed {
             fell.push((id.to_string(), self.crowd.fall_silent(*id)?));
@@ -102,6 +119,7 @@ impl Large {
                 run.measures.add(what, down.at.saturating_duration_since(*since));
             }
         }
+        run.measures.note(format!("{what}: the crowd was late by at most {:?}", self.crowd.take_lateness()));
         Ok(())
     }
 }
@@ -110,6 +128,7 @@ fn newcomers(run: &Run) -> Result<()> {
     let large = Large::start(run, 0)?;
     let logs = large.events()?;
     let host = large.wire.host("newcomer", &format!("10.77.0.20/{PREFIX}"))?;
+    large.acquaint(&host)?;
     let http: SocketAddr = "10.77.0.20:1233".parse()?;
     for _ in 0..run.count(3, 20) {
         let mut node = Node::spawn(&host, run.folder.path(), &["pieces"])?;
@@ -184,6 +203,7 @@ fn silence(run: &Run) -> Result<()> {
     large.fall_silent(run, quietly, first, &logs)?;
 
     let flooder = Flooder::new(&large.wire)?;
+    large.acquaint(&flooder.host)?;
     // It is the real nodes that are to bear it.
     large.wire.cut_one_way(&flooder.host, &large.crowd.host, true)?;
     let mut targets = Vec::new();
@@ -194,13 +214,12 @@ fn silence(run: &Run) -> Result<()> {
     let before = meters.iter().map(Meter::read).collect::<Result<Vec<_>>>()?;
     let spent = large.nodes.iter().map(Node::processor_time).collect::<Result<Vec<_>>>()?;
     let memory = large.nodes.iter().map(Node::memory_kib).collect::<Result<Vec<_>>>()?;
-    let least = Duration::from_secs(run.count(2, 10) as u64);
+    let lasts = Duration::from_secs(run.count(2, 10) as u64);
     let began = Instant::now();
-    let flood = flooder.start(FLOOD_PER_SECOND, targets);
+    let flood = flooder.start(FLOOD_PER_SECOND, lasts, targets);
     thread::sleep(PAUSE);
     large.fall_silent(run, flooded, second, &logs)?;
-    thread::sleep(least.saturating_sub(began.elapsed()));
-    let outcome = flood.stop()?;
+    let outcome = flood.ended()?;
     let took = began.elapsed();
     run.measures.note(format!(
         "a flood of {:.0}/s for {:.1} s",
