@@ -13,8 +13,8 @@
 //! only if that one is a real node. The digest in the words of voices, the table that all hand out over TCP and the
 //! lots by which HELLO is answered are those of the first full member, which never falls silent.
 //!
-//! Watchers: a voice that may fall silent ([`Crowd::watched`]) names six full members; one in so many others
-//! names a real node ([`Crowd::name_real_watchers`]), so that each real node watches as many as if all drew lots. These
+//! Watchers: a voice that may fall silent ([`Crowd::watched`]) names six full members; a few others
+//! name a real node ([`Crowd::name_real_watchers`]), so that each of these watches six, the mean where all draw lots. These
 //! also say a beacon every 100 ms to their watchers. The watchers of all other voices are voices, which neither listen nor vote,
 //! so those beacons are not made.
 
@@ -99,7 +99,8 @@ impl Crowd {
         &self.watched
     }
 
-    /// As many voices name each of these real nodes as a watcher as would by lot: [`WATCHERS`] each.
+    /// So many voices name each of these real nodes as a watcher that it watches as many as the mean member: [`WATCHERS`].
+    /// To be called when the real nodes have chosen theirs.
     pub(crate) fn name_real_watchers(&self, real: Vec<MemberId>) -> Result<()> {
         self.order(|done| Order::NameRealWatchers(real, done)).map(drop)
     }

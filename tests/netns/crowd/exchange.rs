@@ -477,8 +477,12 @@ impl Exchange {
         let mut unattended: Vec<usize> =
             (0..self.voices.len()).filter(|number| !self.voices[*number].attended).collect();
         unattended.shuffle(&mut self.random);
-        let chosen = unattended.into_iter().take(WATCHERS * real.len());
-        for (number, id) in chosen.zip(real.iter().cycle()) {
+        let members: Vec<_> = self.fulls[0].members().cloned().collect();
+        let lacking = real.iter().flat_map(|id| {
+            let naming = members.iter().filter(|member| member.record.watchers.contains(id)).count();
+            std::iter::repeat_n(id, WATCHERS.saturating_sub(naming))
+        });
+        for (number, id) in unattended.into_iter().zip(lacking) {
             self.voices[number].name_watcher(*id);
             let record = self.voices[number].said();
             self.say_to_all(Who::Voice(number), Paths::All, record);
