@@ -1,6 +1,7 @@
 //! Deaths noticed soon, and none imagined: on real wires, under load, with losses, beside another program.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::process::{Child, Command};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,7 +15,7 @@ use crate::figures;
 use crate::island::Island;
 use crate::load::{Load, Plan};
 use crate::network::Host;
-use crate::node::eventually;
+use crate::node::{Node, eventually};
 use crate::runner::Run;
 use crate::sniffer::Sniffer;
 
@@ -94,12 +95,17 @@ fn killed_under_load(run: &Run) -> Result<()> {
         &[("hub", &["intermediary"]), ("p1", pieces), ("p2", pieces), ("doomed", pieces)],
     )?;
     let hub = island.node("hub")?.http();
+    // Followed once for all rounds: a node has room for a few streams only.
+    let survivors = island.nodes.iter().filter(|node| node.name() != "doomed");
+    let logs: Vec<EventLog> = survivors.map(Node::events).collect();
+    logs.iter().try_for_each(|log| log.started().map(drop))?;
     let vain = "kill -9 under 200 requests/s: last packet of the intermediary to it, after";
     for _ in 0..run.count(2, 20) {
         let mut node = island.take("doomed")?;
         let (id, host, port) = (node.id().to_owned(), node.host.clone(), node.http().port());
-        let logs = island.events()?;
-        let sniffer = Sniffer::open(&host, move |packet| packet.to.port() == port && packet.asks())?;
+        let sniffer = Sniffer::open(&host, move |packet| {
+            IpAddr::from(*packet.from.ip()) == hub.ip() && packet.to.port() == port && packet.asks()
+        })?;
         let targets = vec![hub];
         let plan =
             Plan { targets, paths: figures::paths(), per_second: 200, clients: 16, check: figures::check };
@@ -122,10 +128,14 @@ fn killed_under_load(run: &Run) -> Result<()> {
         let asked = sniffer.all();
         let late: Vec<Duration> =
             asked.iter().filter(|packet| packet.at > killed).map(|packet| packet.at - killed).collect();
+        let said: Vec<String> = asked
+            .iter()
+            .filter(|packet| packet.at > killed)
+            .map(|packet| String::from_utf8_lossy(&packet.payload).lines().next().unwrap_or("SYN").to_owned())
+            .collect();
         run.measures.add(vain, late.last().copied().unwrap_or_default());
         run.measures.note(format!(
-            "{} packets to it after its kill, {} tries failed, no request did",
-            late.len(),
+            "packets to it after its kill: {late:?} {said:?}; {} tries failed, no request did",
             tries_failed(&island)? - failed_before
         ));
         node.ended(DOWN_WITHIN)?;
@@ -183,14 +193,13 @@ fn tries_failed(island: &Island) -> Result<u64> {
     let page = client::expect(&hub.host, hub.http(), "/metrics", 200)?;
     let text = String::from_utf8_lossy(&page.body).into_owned();
     let of_tries = |line: &&str| {
-        line.starts_with("isle_upstream_duration_seconds_count") && line.contains("result=\"failed\"")
+        line.starts_with("isle_upstream_duration_seconds_count")
+            && (line.contains("result=\"failed\"") || line.contains("result=\"refused\""))
     };
-    match text.lines().find(of_tries) {
-        Some(line) => {
-            line.rsplit(' ').next().and_then(|count| count.parse().ok()).with_context(|| line.to_owned())
-        }
-        None => Ok(0),
-    }
+    let count = |line: &str| {
+        line.rsplit(' ').next().and_then(|count| count.parse::<u64>().ok()).with_context(|| line.to_owned())
+    };
+    text.lines().filter(of_tries).map(count).sum()
 }
 
 /// An island of so many piece servers: `n0`, `n1`, ...
