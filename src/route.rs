@@ -32,8 +32,8 @@ pub mod latency;
 const CAPACITY_UNKNOWN: u32 = 256;
 /// How long a newcomer is spared. Guessed: caches and connections are warm by then.
 const WARM_UP: Duration = Duration::from_secs(5);
-/// A newcomer costs so many times more at first.
-const COLD_FACTOR: f64 = 5.0;
+/// Which part of its share a newcomer gets at first; it grows evenly from there.
+const WARMTH_MIN: f64 = 0.1;
 /// Of two that cost about the same the one drawn first is taken: estimates of equal members differ by some percent, and
 /// the dearer would starve (traefik #12306: 5 of 1,500 requests).
 const CLEARLY_CHEAPER: f64 = 0.8;
@@ -47,6 +47,8 @@ pub struct Candidate {
     pub capacity: u32,
     /// To be chosen only when no other is there: not reached yet, or doubted.
     pub last: bool,
+    /// When the mesh heard it last, if it did.
+    pub heard: Option<Instant>,
 }
 
 /// How a request to a member ended.
@@ -82,15 +84,22 @@ impl Track {
         Self { known_since: now, latency: Latency::new(now), health: Health::default(), in_flight: 0 }
     }
 
-    fn cost(&self, now: Instant, announced: u32) -> f64 {
+    /// Which part of its share it gets: 1 once it is warm.
+    fn warmth(&self, now: Instant) -> f64 {
+        let age = now.saturating_duration_since(self.known_since);
+        (age.as_secs_f64() / WARM_UP.as_secs_f64()).clamp(WARMTH_MIN, 1.0)
+    }
+
+    fn is_warm(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.known_since) >= WARM_UP
+    }
+
+    fn cost(&self, latency: f64, announced: u32) -> f64 {
         let capacity = match announced {
             0 => CAPACITY_UNKNOWN,
             said => said,
         };
-        let age = now.saturating_duration_since(self.known_since);
-        let warm = (age.as_secs_f64() / WARM_UP.as_secs_f64()).min(1.0);
-        let cold = COLD_FACTOR - (COLD_FACTOR - 1.0) * warm;
-        self.latency.estimate(now) * f64::from(self.in_flight + 1) / f64::from(capacity) * cold
+        latency * f64::from(self.in_flight + 1) / f64::from(capacity)
     }
 }
 
@@ -119,7 +128,9 @@ impl Routes {
     fn choose_among(&mut self, now: Instant, pool: &[Candidate]) -> Option<MemberId> {
         let out = self.left_out(now, pool);
         let probe = pool.iter().find(|candidate| {
-            self.tracks.get(&candidate.id).is_some_and(|track| track.health.is_probe_due(now))
+            self.tracks
+                .get(&candidate.id)
+                .is_some_and(|track| track.health.is_probe_due(now, candidate.heard))
         });
         if let Some(probe) = probe.copied() {
             self.track(now, probe.id).health.probe(now);
@@ -132,10 +143,35 @@ impl Routes {
             count => {
                 let first = self.rng.random_range(0..count);
                 let second = (first + self.rng.random_range(1..count)) % count;
-                let (a, b) = (open[first], open[second]);
-                Some(if self.cost(b, now) < self.cost(a, now) * CLEARLY_CHEAPER { b.id } else { a.id })
+                Some(self.better(now, *open[first], *open[second]))
             }
         }
+    }
+
+    /// The cheaper one of two, or the first. Whoever was not measured yet is taken for as quick as the other, and so is a
+    /// newcomer beside a warm one, for its first answers wait for connections and caches; but that one enters the
+    /// comparison in a part of all draws only.
+    fn better(&mut self, now: Instant, a: Candidate, b: Candidate) -> MemberId {
+        let lot: f64 = self.rng.random();
+        let fresh = Track::new(now);
+        let of = |candidate: &Candidate| self.tracks.get(&candidate.id).unwrap_or(&fresh);
+        let (first, second) = (of(&a), of(&b));
+        let (warmth, others) = (first.warmth(now), second.warmth(now));
+        if lot >= (warmth / others).min(others / warmth) {
+            return if warmth > others { a.id } else { b.id };
+        }
+        let (quick, other) = (first.latency.estimate(now), second.latency.estimate(now));
+        let believed = |one: &Track, beside: &Track| {
+            one.latency.is_measured() && (one.is_warm(now) || !beside.is_warm(now))
+        };
+        let (quick, other) = match (believed(first, second), believed(second, first)) {
+            (false, true) => (other, other),
+            (true, false) => (quick, quick),
+            _ => (quick, other),
+        };
+        let clearly_cheaper =
+            second.cost(other, b.capacity) < first.cost(quick, a.capacity) * CLEARLY_CHEAPER;
+        if clearly_cheaper { b.id } else { a.id }
     }
 
     /// Who of `pool` is left out now: never more than half, so never the last. Those whose time comes first are let
@@ -156,10 +192,9 @@ impl Routes {
     /// What one more request to it would cost; only the order means something.
     #[must_use]
     pub fn cost(&self, candidate: &Candidate, now: Instant) -> f64 {
-        match self.tracks.get(&candidate.id) {
-            Some(track) => track.cost(now, candidate.capacity),
-            None => Track::new(now).cost(now, candidate.capacity),
-        }
+        let fresh = Track::new(now);
+        let track = self.tracks.get(&candidate.id).unwrap_or(&fresh);
+        track.cost(track.latency.estimate(now), candidate.capacity)
     }
 
     /// Whether it is out for its failures.
@@ -174,7 +209,11 @@ impl Routes {
         track.in_flight = track.in_flight.saturating_sub(1);
         match how {
             Ended::Answered(took) => {
-                track.latency.sample(now, took);
+                if track.is_warm(now) {
+                    track.latency.sample(now, took);
+                } else {
+                    track.latency.follow(now, took);
+                }
                 track.health.succeeded();
             }
             Ended::Failed => {

@@ -25,6 +25,8 @@ pub struct Health {
 #[derive(Clone, Copy, Debug)]
 struct Out {
     until: Instant,
+    /// When it refused, if that is why.
+    refused: Option<Instant>,
     probed: Option<Instant>,
 }
 
@@ -35,11 +37,14 @@ impl Health {
         self.out.map(|out| out.until.max(now))
     }
 
-    /// Whether it should get one request now, to see whether it is well again.
+    /// Whether it should get one request now, to see whether it is well again. Not if it refused and the mesh has not `heard` it
+    /// since: then its process is most likely gone.
     #[must_use]
-    pub fn is_probe_due(&self, now: Instant) -> bool {
+    pub fn is_probe_due(&self, now: Instant, heard: Option<Instant>) -> bool {
         self.out.is_some_and(|out| {
-            now >= out.until && out.probed.is_none_or(|at| now.saturating_duration_since(at) >= PROBE_MAX)
+            let silent = out.refused.is_some_and(|at| heard.is_some_and(|heard| heard <= at));
+            let probed = out.probed.is_some_and(|at| now.saturating_duration_since(at) < PROBE_MAX);
+            now >= out.until && !silent && !probed
         })
     }
 
@@ -61,7 +66,8 @@ impl Health {
         let is_over = self.out.is_none_or(|out| now >= out.until);
         if self.failures >= FAILURES && is_over {
             self.times = self.times.saturating_add(1);
-            self.out = Some(Out { until: now + (OUT * self.times).min(OUT_MAX), probed: None });
+            let until = now + (OUT * self.times).min(OUT_MAX);
+            self.out = Some(Out { until, refused: None, probed: None });
         }
     }
 
@@ -70,7 +76,8 @@ impl Health {
         self.failures = self.failures.saturating_add(1);
         if self.out.is_none_or(|out| now >= out.until) {
             self.times = self.times.saturating_add(1);
-            self.out = Some(Out { until: now + (REFUSED * self.times).min(OUT_MAX), probed: None });
+            let until = now + (REFUSED * self.times).min(OUT_MAX);
+            self.out = Some(Out { until, refused: Some(now), probed: None });
         }
     }
 

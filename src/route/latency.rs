@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 /// Time constant of the decay, as in linkerd and finagle.
 const TAU: Duration = Duration::from_secs(10);
-/// What a member without samples is taken for. Small: a large value starves newcomers (tower #134).
+/// What a member without samples is taken for beside others without.
 const START: Duration = Duration::from_millis(5);
 /// What a failure counts as; else a member that fails fast would attract the traffic.
 const FAILURE: Duration = Duration::from_secs(5);
@@ -16,19 +16,26 @@ const FLOOR: f64 = 20e-6;
 pub struct Latency {
     seconds: f64,
     at: Instant,
+    measured: bool,
 }
 
 impl Latency {
     /// Without samples.
     #[must_use]
     pub fn new(now: Instant) -> Self {
-        Self { seconds: START.as_secs_f64(), at: now }
+        Self { seconds: START.as_secs_f64(), at: now, measured: false }
     }
 
     /// The estimate, in seconds. Decays without samples, too: a member that was slow once is tried again.
     #[must_use]
     pub fn estimate(&self, now: Instant) -> f64 {
         (self.seconds * kept(self.at, now)).max(FLOOR)
+    }
+
+    /// Whether any request to it has ended.
+    #[must_use]
+    pub fn is_measured(&self) -> bool {
+        self.measured
     }
 
     /// A request was answered.
@@ -38,6 +45,12 @@ impl Latency {
         self.seconds =
             if sample > self.seconds { sample } else { self.seconds * kept + sample * (1.0 - kept) };
         self.at = now;
+        self.measured = true;
+    }
+
+    /// A request was answered by one that is not warm yet: what came before is no measure.
+    pub fn follow(&mut self, now: Instant, latency: Duration) {
+        *self = Self { seconds: latency.as_secs_f64(), at: now, measured: true };
     }
 
     /// A request failed.

@@ -7,7 +7,7 @@ fn id(number: u8) -> MemberId {
 }
 
 fn candidates(count: u8) -> Vec<Candidate> {
-    (0..count).map(|number| Candidate { id: id(number), capacity: 256, last: false }).collect()
+    (0..count).map(|number| Candidate { id: id(number), capacity: 256, last: false, heard: None }).collect()
 }
 
 /// A clock of our own; the real one is read once, as its origin.
@@ -83,15 +83,22 @@ fn a_member_that_was_slow_once_is_tried_again() {
 }
 
 #[test]
-fn newcomers_start_slowly() {
+fn newcomers_start_slowly_but_at_once() {
     let (mut routes, mut now) = (Routes::new(5), origin());
-    send(&mut routes, &mut now, &candidates(2), 20_000, |_| answered(MS * 4));
+    let quick = MS / 4;
+    send(&mut routes, &mut now, &candidates(2), 20_000, |_| answered(quick));
     let pool = candidates(3);
-    let early = send(&mut routes, &mut now, &pool, 300, |_| answered(MS * 4));
+    // The first answer of each connection takes longer.
+    let cold = std::cell::Cell::new(5);
+    let early = send(&mut routes, &mut now, &pool, 300, |chosen| {
+        let slow = chosen == id(2) && cold.get() > 0;
+        cold.set(cold.get() - u32::from(slow));
+        answered(if slow { MS * 40 } else { quick })
+    });
     let newest = early.get(&id(2)).copied().unwrap_or(0);
-    assert!(newest < 50, "{early:?}");
-    now += Duration::from_secs(30);
-    let late = send(&mut routes, &mut now, &pool, 3000, |_| answered(MS * 4));
+    assert!((5..50).contains(&newest), "{early:?}");
+    now += Duration::from_secs(5);
+    let late = send(&mut routes, &mut now, &pool, 3000, |_| answered(quick));
     assert!(late[&id(2)] > 600, "{late:?}");
 }
 
@@ -126,6 +133,20 @@ fn one_refused_connection_leaves_a_member_out_at_once() {
     assert_eq!(routes.choose(&pool, now), Some(id(0)), "probed");
     routes.ended(&id(0), answered(MS), now);
     assert!(!routes.is_out(&id(0), now));
+}
+
+#[test]
+fn whoever_refused_and_is_not_heard_since_is_not_asked_again() {
+    let (mut routes, mut now) = (Routes::new(6), origin());
+    let mut pool = candidates(4);
+    pool[0].heard = Some(now);
+    routes.choose(&pool[..1], now);
+    routes.ended(&id(0), Ended::Refused, now);
+    now += Duration::from_secs(3);
+    let got = send(&mut routes, &mut now, &pool, 100, |_| answered(Duration::from_micros(10)));
+    assert_eq!(got.get(&id(0)), None);
+    pool[0].heard = Some(now);
+    assert_eq!(routes.choose(&pool, now), Some(id(0)), "its process lives: probed");
 }
 
 #[test]

@@ -489,7 +489,7 @@ impl Drop for Measured<'_> {
 /// A member as routing sees it.
 pub(super) fn candidate(member: &Member) -> Candidate {
     let doubted = member.standing != Standing::Alive || !(member.reachable || member.is_self);
-    Candidate { id: member.id, capacity: member.load.capacity, last: doubted }
+    Candidate { id: member.id, capacity: member.load.capacity, last: doubted, heard: member.heard }
 }
 
 fn snapshot_has(index: &index::Index, digest: [u8; 32]) -> bool {
