@@ -11,7 +11,9 @@
 //! | `join` | hello, offer, cookie, the table of others |
 //! | `watch` | whom we watch: silence, questions, self-doubt |
 //! | `watchers` | who watches us; our beacons |
-//! | `verdict` | votes, certificates, who is down |
+//! | `votes` | votes: said, heard, kept, renewed |
+//! | `verdict` | who is down by them |
+//! | `certificate` | the votes that somebody is down by |
 //! | `refute` | proofs, hints, refused connections |
 //! | `lazy` | pulses that are not verified yet |
 //! | `meet` | those who speak and are not in our table |
@@ -42,6 +44,7 @@ use crate::table::{Entry, Table};
 use crate::wire::{MeshTag, Message, WIRE_VERSION};
 
 mod announce;
+mod certificate;
 mod island;
 mod join;
 mod lazy;
@@ -59,6 +62,7 @@ mod timers;
 mod values;
 mod verdict;
 mod view;
+mod votes;
 mod watch;
 mod watchers;
 

@@ -47,6 +47,9 @@ pub fn export(counts: &Counts) {
     }
     counter!("isle_mesh_suspicions_total").absolute(counts.machine.suspicions);
     counter!("isle_mesh_false_suspicions_total").absolute(counts.machine.false_suspicions);
+    for (why, count) in [("late", counts.machine.late), ("many_silent", counts.machine.many_silent)] {
+        counter!("isle_mesh_self_doubts_total", "why" => why).absolute(count);
+    }
     counter!("isle_mesh_words_relayed_total").absolute(counts.machine.relayed);
 }
 
@@ -107,6 +110,10 @@ pub fn describe() {
     describe_counter!("isle_mesh_datagrams_refused_total", "Datagrams heard and not acted upon, and why");
     describe_counter!("isle_mesh_suspicions_total", "Members that fell silent for longer than their limit");
     describe_counter!("isle_mesh_false_suspicions_total", "Suspicions ended by an answer");
+    describe_counter!(
+        "isle_mesh_self_doubts_total",
+        "Times this node believed nobody's silence for a second: its loop was late, or too many were silent"
+    );
     describe_counter!("isle_mesh_words_relayed_total", "Words passed on for others");
     describe_gauge!("process_open_fds", "Open file descriptors");
     describe_gauge!("process_max_fds", "Limit of open file descriptors");

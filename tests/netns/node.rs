@@ -184,6 +184,12 @@ impl Node {
         client::expect(&self.host, self.http(), path, 200)?.json()
     }
 
+    /// Lines of its metrics that begin so.
+    pub(crate) fn metrics(&self, name: &str) -> Result<Vec<String>> {
+        let page = client::expect(&self.host, self.http(), "/metrics", 200)?;
+        Ok(page.text().lines().filter(|line| line.starts_with(name)).map(str::to_owned).collect())
+    }
+
     /// What it believes of everybody, without what differs between any two moments or nodes.
     pub(crate) fn table(&self) -> Result<BTreeMap<String, String>> {
         let page = self.ask("/members")?;

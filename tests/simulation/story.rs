@@ -59,6 +59,14 @@ impl World {
         self
     }
 
+    /// The one that started last.
+    pub fn crash_newest(&mut self) -> &mut Self {
+        let node = self.processes.len() - 1;
+        self.processes[node].state = State::Crashed;
+        self.note_crash(node);
+        self
+    }
+
     pub fn farewell(&mut self, count: usize) -> &mut Self {
         for node in self.some_that_run(count) {
             let now = self.now;

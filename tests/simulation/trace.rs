@@ -51,6 +51,11 @@ impl World {
                 let (target, silence) = (self.number_of(&vote.target), vote.silence_ms);
                 self.note(node, format_args!("votes against {target}, silent for {silence} ms"));
             }
+            Some(Message::Proof(proof)) => {
+                let word = self.network.word(&proof.pulse);
+                let (id, seq) = (self.number_of(&word.header.author), word.header.stamp.seq.0);
+                self.note(node, format_args!("proves {id} by {seq}"));
+            }
             Some(Message::Down(_)) => self.note(node, format_args!("says a certificate")),
             Some(Message::Farewell(_)) => self.note(node, format_args!("says farewell")),
             _ => {}

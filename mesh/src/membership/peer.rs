@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::lazy::Raw;
 use super::leave::Relay;
-use super::verdict::Doubt;
+use super::votes::Doubt;
 use super::watch::Watching;
 use crate::member::{Member, Reason, Stamp, Standing};
 
@@ -23,6 +23,8 @@ pub(super) struct Peer {
     pub(super) told: Option<Instant>,
     /// When it became known: silence counts from here as long as nothing is heard.
     pub(super) known: Instant,
+    /// When we learned its record as it is now.
+    pub(super) recorded: Instant,
     /// Where its last word came from.
     pub(super) from: Option<SocketAddr>,
     /// When anything in its name last came from where it is heard, verified or not.
@@ -94,6 +96,7 @@ impl Peer {
             learned: None,
             told: None,
             known: now,
+            recorded: now,
             from: None,
             sign: None,
             unanswered: None,

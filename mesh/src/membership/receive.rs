@@ -232,14 +232,19 @@ impl Membership {
             Advance::Left => self.has_left(now, id, word, from),
             Advance::Past => {}
         }
-        let speaks = matches!(advance, Advance::Joined | Advance::Record | Advance::Pulse);
+        // A record that others say is no news of its author's life: it may have been said long ago, and missed.
+        let speaks =
+            matches!(advance, Advance::Joined | Advance::Pulse) || (advance == Advance::Record && direct);
+        if advance == Advance::Record && !direct {
+            self.judge_anew(now, id);
+        }
         // The slots are ordered each for itself; a sign of life is what is newer than all of them.
         let newer = newest.is_none_or(|newest| word.header.stamp > newest);
         if speaks && newer && !matches!(way, Way::Told) {
             if direct && let Some(peer) = self.peers.get_mut(&id) {
                 peer.heard = peer.heard.max(Some(at));
             }
-            self.life_sign(now, id, word.header.stamp, direct);
+            self.life_sign(now, id, word.header.stamp, direct, at);
         }
         Ok(())
     }
@@ -289,6 +294,9 @@ impl Membership {
             self.table.get(&id).and_then(|entry| entry.record.as_ref()).is_some_and(|r| r.value.draining);
         let was_draining =
             self.peers.get(&id).and_then(|peer| peer.view.as_ref()).is_some_and(|m| m.record.draining);
+        if let Some(peer) = self.peers.get_mut(&id) {
+            peer.recorded = now;
+        }
         let epoch = word.header.stamp.epoch;
         if self.peers.get(&id).and_then(|peer| peer.view.as_ref()).is_some_and(|m| m.stamp.epoch != epoch) {
             self.watch_new_life(now, id);

@@ -36,6 +36,7 @@ pub(super) struct Spoken {
     hints: BTreeMap<MemberId, Instant>,
     probes: BTreeMap<MemberId, Instant>,
     answers: BTreeMap<MemberId, Instant>,
+    renewals: BTreeMap<MemberId, Instant>,
 }
 
 /// Whether it is time again for `id`, and remembers that it was.
@@ -109,11 +110,11 @@ impl Membership {
 
     /// A connection to it was refused or reset: we and its watchers ask it at once. Nobody is given up for that alone.
     pub fn refused_connection(&mut self, now: Instant, id: MemberId) {
-        let Some(record) = self.table.get(&id).and_then(|entry| entry.record.as_ref()) else { return };
-        if self.is_known_gone(&id) || !once(&mut self.spoken.hints, now, id) {
+        if self.table.get(&id).is_none() || self.is_known_gone(&id) || !once(&mut self.spoken.hints, now, id)
+        {
             return;
         }
-        let watchers = record.value.watchers.clone();
+        let watchers = self.watchers_of(&id);
         let bytes = self.sign(&Message::Hint(Hint { target: id }));
         self.send_to_each(&watchers, &bytes);
         self.probe_soon(now, id);
@@ -178,5 +179,10 @@ impl Membership {
 impl Spoken {
     fn forget_pending(&mut self, id: &MemberId) {
         self.pending.remove(id);
+    }
+
+    /// Whether it is time to say again that `id` is down.
+    pub(super) fn may_renew(&mut self, now: Instant, id: MemberId) -> bool {
+        once(&mut self.renewals, now, id)
     }
 }

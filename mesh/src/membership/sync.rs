@@ -81,12 +81,11 @@ impl Membership {
                 votes.push(word);
                 continue;
             }
-            let before = self.last_known_to_votes(&id);
+            let refutes = *age < EVIDENCE_AGE_MAX && self.is_after_votes(now, &id, word.header.stamp, *age);
             if self.accept(now, word, Way::Told).is_ok() {
                 news += 1;
-                // Heard by another a moment ago, and after all that those who call it silent know.
-                if *age < EVIDENCE_AGE_MAX && before.is_none_or(|last| last < word.header.stamp) {
-                    self.life_sign(now, id, word.header.stamp, false);
+                if refutes {
+                    self.life_sign(now, id, word.header.stamp, false, now);
                 }
                 if let Some(peer) = self.peers.get_mut(&id) {
                     peer.told = peer.told.max(now.checked_sub(*age));

@@ -158,6 +158,10 @@ pub struct Counters {
     pub suspicions: u64,
     /// Suspicions that an answer ended.
     pub false_suspicions: u64,
+    /// Times that our own loop ran so late that we believed nobody's silence for a while.
+    pub late: u64,
+    /// Times that so many were silent together that we doubted our own ears.
+    pub many_silent: u64,
     /// Words passed on for others.
     pub relayed: u64,
 }

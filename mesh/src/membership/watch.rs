@@ -25,7 +25,8 @@ const SILENCE_MAX: Duration = Duration::from_millis(900);
 const SILENCE_MAX_LOSSY: Duration = Duration::from_secs(3);
 /// A mean gap above this, in milliseconds, means a lossy medium.
 const LOSSY_GAP: f64 = 150.0;
-/// A substitute hears broadcast beacons alone, so it asks, and waits longer.
+/// A substitute hears broadcast beacons alone, so it asks, and waits longer. Not for those who have not named anybody yet:
+/// they speak to all as often as they can.
 const SILENCE_SUBSTITUTE: Duration = Duration::from_millis(900);
 /// With the port refused by its host, as by a host whose process died, so much silence is enough: two beacons.
 const SILENCE_REFUSED: Duration = Duration::from_millis(250);
@@ -58,12 +59,17 @@ const LOOK: Duration = Duration::from_millis(500);
 /// Newcomers are asked once after up to this for each member there is: not all at once, and few before two of their
 /// beacons have proven them.
 const FIRST_PING_EACH: Duration = Duration::from_millis(3);
+/// How often, and how far apart: as long as the silence that a watcher waits for.
+const FIRST_PINGS: u8 = 3;
+const FIRST_PINGS_APART: Duration = Duration::from_millis(100);
 
 /// Why we watch somebody.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Role {
     /// It named us.
     Named,
+    /// It has not named anybody yet.
+    Unnamed,
     /// Its own watchers are gone or do not agree.
     Substitute,
 }
@@ -100,8 +106,10 @@ impl Watching {
 
     /// Mean plus six deviations, within the bounds of the medium.
     fn limit(&self) -> Duration {
-        if self.role == Role::Substitute {
-            return SILENCE_SUBSTITUTE;
+        match self.role {
+            Role::Named => {}
+            Role::Unnamed => return SILENCE_MIN,
+            Role::Substitute => return SILENCE_SUBSTITUTE,
         }
         let most = if self.gap > LOSSY_GAP { SILENCE_MAX_LOSSY } else { SILENCE_MAX };
         Duration::from_secs_f64((self.gap + 6.0 * self.deviation) / 1000.0).clamp(SILENCE_MIN, most)
@@ -120,6 +128,9 @@ impl Membership {
         if record.watchers.contains(&self.id()) {
             return Some(Role::Named);
         }
+        if record.watchers.is_empty() {
+            return self.is_substitute_for(id).then_some(Role::Unnamed);
+        }
         let forsaken =
             self.living_watchers(&record.watchers) == 0 && now.saturating_duration_since(peer.known) > DOUBT;
         let undecided = peer.doubt.as_ref().is_some_and(|doubt| doubt.is_undecided(now));
@@ -136,19 +147,31 @@ impl Membership {
     }
 
     /// Everybody draws the same lots: the first few alive stand in.
-    fn is_substitute_for(&self, id: &MemberId) -> bool {
-        let lot = |other: &MemberId| {
-            let mut hasher = blake3::Hasher::new();
-            hasher.update(&id.0).update(&other.0);
-            *hasher.finalize().as_bytes()
-        };
-        let mine = lot(&self.id());
+    pub(super) fn is_substitute_for(&self, id: &MemberId) -> bool {
+        let mine = lot(id, &self.id());
         if is_far_back(head_of(&mine), self.table.len(), SUBSTITUTES) {
             return false;
         }
+        self.alive_besides(id).filter(|other| lot(id, other) < mine).take(SUBSTITUTES).count() < SUBSTITUTES
+    }
+
+    /// Who watches `id`: those it named, or those who stand in for them. Without ourselves. O(members) in the second case.
+    pub(super) fn watchers_of(&self, id: &MemberId) -> Vec<MemberId> {
+        let record = self.table.get(id).and_then(|entry| entry.record.as_ref());
+        let named = record.map_or(&[][..], |said| &said.value.watchers);
+        let own = self.id();
+        if self.living_watchers(named) > 0 {
+            return named.iter().filter(|watcher| **watcher != own).copied().collect();
+        }
+        let mut lots: Vec<_> = self.alive_besides(id).map(|other| (lot(id, other), *other)).collect();
+        lots.sort_unstable();
+        lots.into_iter().take(SUBSTITUTES).map(|(_, other)| other).collect()
+    }
+
+    fn alive_besides(&self, id: &MemberId) -> impl Iterator<Item = &MemberId> {
         let alive =
-            self.peers.iter().filter(|(other, peer)| *other != id && peer.standing == Standing::Alive);
-        alive.filter(|(other, _)| lot(other) < mine).take(SUBSTITUTES).count() < SUBSTITUTES
+            self.peers.iter().filter(move |(other, peer)| *other != id && peer.standing == Standing::Alive);
+        alive.map(|(other, _)| other)
     }
 
     /// Begins, goes on or ends to watch `id`.
@@ -181,7 +204,7 @@ impl Membership {
             if silent && unheard.len() < UNHEARD_ASKED_MAX {
                 unheard.push(*id);
             }
-            let stand_in = peer.watching.as_ref().is_some_and(|watching| watching.role == Role::Substitute);
+            let stand_in = peer.watching.as_ref().is_some_and(|watching| watching.role != Role::Named);
             let undecided = peer.doubt.as_ref().is_some_and(|doubt| doubt.is_undecided(now));
             if stand_in || undecided || view.record.watchers.is_empty() {
                 forsaken.push(*id);
@@ -211,6 +234,16 @@ impl Membership {
             self.vote(now, id);
         } else {
             self.ask(now, id, 4, Duration::from_millis(100));
+        }
+    }
+
+    /// It has said its first words and does not answer: gone before anybody watched it, or never there.
+    fn doubt_unproven(&mut self, now: Instant, id: MemberId) {
+        let unproven = self.table.get(&id).is_some_and(|entry| !entry.proven);
+        let voted = |peer: &Peer| peer.doubt.as_ref().is_some_and(|doubt| doubt.has_vote_of(&self.id()));
+        let settled = self.peers.get(&id).is_none_or(|peer| peer.standing.is_gone() || voted(peer));
+        if unproven && !settled && !self.is_in_doubt(now) && self.is_substitute_for(&id) {
+            self.vote(now, id);
         }
     }
 
@@ -246,6 +279,7 @@ impl Membership {
             return;
         }
         if self.many_fell_silent(now) {
+            self.counters.many_silent += 1;
             self.doubt_until = Some(now + DOUBT);
             self.storm_until = Some(now + DOUBT + STORM);
         }
@@ -290,6 +324,7 @@ impl Membership {
     /// Our own loop ran late: what we did not hear meanwhile is no evidence.
     pub(super) fn note_lateness(&mut self, now: Instant, due: Instant) {
         if now.saturating_duration_since(due) > LATE {
+            self.counters.late += u64::from(!self.is_in_doubt(now));
             self.doubt_until = Some(now + DOUBT);
         }
     }
@@ -346,7 +381,7 @@ impl Membership {
     /// A newcomer is asked once, unless it has proven itself by then.
     pub(super) fn ask_first(&mut self, now: Instant, id: MemberId) {
         if !self.table.get(&id).is_some_and(|entry| entry.proven) {
-            self.ask(now, id, 6, Duration::from_millis(200));
+            self.ask(now, id, FIRST_PINGS, FIRST_PINGS_APART);
         }
     }
 
@@ -376,6 +411,7 @@ impl Membership {
         if asking.sent >= asking.most {
             peer.asking = None;
             peer.unanswered = Some(now);
+            self.doubt_unproven(now, id);
             return;
         }
         asking.sent += 1;
@@ -468,4 +504,11 @@ impl Membership {
             }
         }
     }
+}
+
+/// The place of `other` among those who may stand in for the watchers of `id`.
+fn lot(id: &MemberId, other: &MemberId) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&id.0).update(&other.0);
+    *hasher.finalize().as_bytes()
 }

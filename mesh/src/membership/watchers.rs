@@ -130,17 +130,20 @@ impl Membership {
 
     /// A beacon in turn: to our watchers each time, to all when that is due.
     pub(super) fn tick(&mut self, now: Instant) {
-        let period = if self.record.watchers.is_empty() { self.beacon_period() } else { TICK };
-        let next = self.jittered(period.min(self.beacon_period()));
+        let next = self.jittered(TICK);
         self.timers.arm(now + next, Timer::Tick);
         if self.leaving || self.record_said.is_none() {
             return;
         }
         self.note_deafness(now);
-        let bytes = self.signed_beacon(now);
+        let due = self.watched.broadcast_due.is_none_or(|due| due <= now);
         let watchers = self.record.watchers.clone();
+        if watchers.is_empty() && !due {
+            return;
+        }
+        let bytes = self.signed_beacon(now);
         self.send_to_each(&watchers, &bytes);
-        if self.watched.broadcast_due.is_none_or(|due| due <= now) {
+        if due {
             self.broadcast(now, bytes, false);
         }
     }

@@ -202,7 +202,11 @@ impl<'a> Trial<'a> {
                 .with_context(|| format!("n{other} about n{host}"))?;
             let took = seen.at.saturating_duration_since(at.0);
             if took > DEATH_KNOWN_P99 {
-                self.run.measures.note(format!("isle, late: n{other} about n{host}, {fate:?}, {took:?}"));
+                let doubts = self.nodes[other].metrics("isle_mesh_self_doubts_total");
+                let doubts = doubts.unwrap_or_default().join(", ");
+                self.run
+                    .measures
+                    .note(format!("isle, late: n{other} about n{host}, {fate:?}, {took:?}; {doubts}"));
             }
             self.isle.of(fate).push(took);
             if fate == Fate::Leave {

@@ -1,0 +1,275 @@
+//! Votes: what a watcher says of a silent member, and what becomes of the votes of others.
+//!
+//! A vote names the record it is judged by and the last word its voter knows, so a newer word makes it worthless, and a vote
+//! from another life never counts.
+//!
+//! Source: NETWORK.md, "Votes and certificates".
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::{Destination, Entry, Membership, Source, Timer};
+use crate::member::{MemberId, Seq, Stamp, Standing};
+use crate::verify::{Refused, Verified, Word};
+use crate::wire::limits::WATCHERS_MAX;
+use crate::wire::{Message, Suspect};
+
+/// A doubt is shown after this: the accused answers sooner.
+const SHOWN_AFTER: Duration = Duration::from_millis(30);
+/// Whoever learned of a newer word within this refuses votes that do not know it.
+const NEWS: Duration = Duration::from_millis(200);
+/// Watchers that do not agree for so long are helped out. Required by DESIGN, section 5.
+const UNDECIDED: Duration = Duration::from_secs(2);
+/// Votes kept for one member: of its watchers, and of some others.
+const VOTES_KEPT_MAX: usize = WATCHERS_MAX + 16;
+/// All copies of a record have been sent after this, see `announce`.
+const COPIED_WITHIN: Duration = Duration::from_millis(150);
+/// The second copy of a vote. Required by DESIGN, section 5.
+const VOTE_COPY: Duration = Duration::from_millis(30);
+
+/// A vote as it was heard.
+#[derive(Clone, Debug)]
+pub(super) struct Vote {
+    pub(super) bytes: Bytes,
+    stamp: Stamp,
+    /// Of the record that it is judged by.
+    record: Seq,
+    pub(super) last: Stamp,
+    pub(super) at: Instant,
+}
+
+/// What is said of a member that it is silent.
+#[derive(Debug)]
+pub(super) struct Doubt {
+    since: Instant,
+    pub(super) votes: BTreeMap<MemberId, Vote>,
+    /// Since when there are enough votes.
+    pub(super) ready: Option<Instant>,
+    /// Somebody has said the certificate.
+    pub(super) certified: bool,
+    /// Number of its timer: others are stale.
+    pub(super) number: u64,
+}
+
+impl Doubt {
+    /// Whether watchers have not agreed for a while.
+    pub(super) fn is_undecided(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.since) >= UNDECIDED
+    }
+
+    pub(super) fn has_vote_of(&self, id: &MemberId) -> bool {
+        self.votes.contains_key(id)
+    }
+}
+
+impl Membership {
+    /// Says that `id` is silent, and asks it once more.
+    pub(super) fn vote(&mut self, now: Instant, id: MemberId) {
+        let Some((record, last)) = self.judged_by(&id) else { return };
+        let Some(peer) = self.peers.get(&id) else { return };
+        let silence = now.saturating_duration_since(peer.silent_since());
+        let vote = Suspect {
+            target: id,
+            epoch: record.epoch,
+            record_seq: record.seq,
+            last_seq: last.seq,
+            silence_ms: u32::try_from(silence.as_millis()).unwrap_or(u32::MAX),
+        };
+        let bytes = self.sign(&Message::Suspect(vote));
+        let stamp = Stamp { epoch: self.identity.epoch(), seq: self.seq };
+        self.counters.suspicions += 1;
+        let mut others = vec![id];
+        if let Some(said) = self.table.get(&id).and_then(|entry| entry.record.as_ref()) {
+            let own = self.id();
+            others.extend(said.value.watchers.iter().filter(|watcher| **watcher != own));
+        }
+        self.send_to_each(&others, &bytes);
+        if !self.is_storm(now) {
+            self.say_young_record(&id);
+            self.send(Destination::Everyone, bytes.clone());
+            self.timers.arm(now + VOTE_COPY, Timer::VoteCopy(id, bytes.clone()));
+        }
+        self.ask(now, id, 3, Duration::from_millis(30));
+        let own = self.id();
+        self.keep_vote(now, id, own, Vote { bytes, stamp, record: record.seq, last, at: now });
+    }
+
+    /// Whoever fell silent right after it changed its record has not sent all copies of it, and votes are worth nothing
+    /// where it is missing.
+    fn say_young_record(&mut self, id: &MemberId) {
+        let Some(peer) = self.peers.get(id) else { return };
+        if peer.silent_since() >= peer.recorded + COPIED_WITHIN {
+            return;
+        }
+        let record = self.table.get(id).and_then(|entry| entry.record.as_ref());
+        if let Some(bytes) = record.map(|said| said.bytes.clone()) {
+            self.counters.relayed += 1;
+            self.send(Destination::Everyone, bytes);
+        }
+    }
+
+    /// Says for ourselves that `id` is down, if we hold so and too few of those are left who said it: whoever comes now
+    /// finds it out by our words. `asked`: somebody who is not sure says so. Watchers of `id` do that, and those that
+    /// stand in for them.
+    pub(super) fn renew(&mut self, now: Instant, id: MemberId, asked: bool) {
+        let down = self.peers.get(&id).is_some_and(|peer| peer.standing == Standing::Down);
+        if !down || self.leaving || !(asked || self.is_short_of_votes(now, &id)) {
+            return;
+        }
+        let ours = self.is_watcher_of(&self.id(), &id) || self.is_substitute_for(&id);
+        if ours && self.spoken.may_renew(now, id) {
+            self.vote(now, id);
+        }
+    }
+
+    /// A newer record of `id` names other watchers: votes by the last one are worth nothing, and ours is said again. It did
+    /// not come from `id`, so it says nothing about whether that lives.
+    pub(super) fn judge_anew(&mut self, now: Instant, id: MemberId) {
+        let own = self.id();
+        let Some((record, _)) = self.judged_by(&id) else { return };
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let Some(doubt) = peer.doubt.as_mut() else { return };
+        let accused = doubt.has_vote_of(&own);
+        doubt.votes.retain(|_, vote| vote.record == record.seq);
+        let nobody = doubt.votes.is_empty();
+        if peer.standing == Standing::Down {
+            self.renew(now, id, true);
+        } else if accused {
+            self.vote(now, id);
+        } else if nobody {
+            self.acquit(now, id);
+        }
+    }
+
+    /// The second copy of our vote, if it still stands.
+    pub(super) fn vote_copy(&mut self, id: MemberId, bytes: Bytes) {
+        let own = self.id();
+        let stands = self
+            .peers
+            .get(&id)
+            .and_then(|peer| peer.doubt.as_ref())
+            .and_then(|doubt| doubt.votes.get(&own))
+            .is_some_and(|vote| vote.bytes == bytes);
+        if stands && !self.leaving {
+            self.send(Destination::Everyone, bytes);
+        }
+    }
+
+    /// The record that names the watchers of `id`, and the newest word of it in that life.
+    fn judged_by(&self, id: &MemberId) -> Option<(Stamp, Stamp)> {
+        let entry = self.table.get(id).filter(|entry| !entry.has_left())?;
+        let record = entry.record.as_ref()?.stamp;
+        let newest = entry.newest()?;
+        // A pulse of a life whose record we lack: there is nothing to judge by yet.
+        (newest.epoch == record.epoch).then_some((record, newest))
+    }
+
+    /// A vote. `from`: heard directly, else inside a certificate or a table.
+    pub(super) fn hear_vote(
+        &mut self,
+        now: Instant,
+        from: Option<Source>,
+        word: &Verified<Word>,
+        vote: &Suspect,
+    ) -> Result<(), Refused> {
+        let voter = word.header.author;
+        let id = vote.target;
+        if id == self.id() {
+            if vote.epoch == self.identity.epoch() {
+                self.defend(now, voter);
+            }
+            return Ok(());
+        }
+        if voter == id {
+            return Err(Refused::Malformed);
+        }
+        let Some(entry) = self.table.get(&id) else { return Err(Refused::Unasked) };
+        if entry.has_left() {
+            // Whoever asks about one that has left has not heard so.
+            let farewell = entry.end.as_ref().map(|said| said.bytes.clone());
+            if let Some(bytes) = farewell.filter(|_| from.is_some()) {
+                self.answer_with(now, voter, bytes);
+            }
+            return Err(Refused::Stale);
+        }
+        self.settle_raw(now, id);
+        let Some((record, newest)) = self.judged_by(&id) else { return Err(Refused::Unasked) };
+        if (vote.epoch, vote.record_seq) != (record.epoch, record.seq) {
+            return Err(Refused::Stale);
+        }
+        let last = Stamp { epoch: vote.epoch, seq: vote.last_seq };
+        let Some(peer) = self.peers.get(&id) else { return Err(Refused::Unasked) };
+        let learned = peer.learned.is_some_and(|at| now.saturating_duration_since(at) < NEWS);
+        if last < newest && learned {
+            self.consider_proof(now, id);
+            return Err(Refused::Stale);
+        }
+        let held = peer.doubt.as_ref().and_then(|doubt| doubt.votes.get(&voter));
+        if held.is_some_and(|held| held.stamp >= word.header.stamp) {
+            return Err(Refused::Stale);
+        }
+        let named = self.is_watcher_of(&voter, &id);
+        if !named && self.table.get(&voter).is_none() {
+            return Err(Refused::Unasked);
+        }
+        let asks = from.is_some()
+            && peer.standing == Standing::Down
+            && self.table.get(&voter).is_some_and(|entry| entry.proven);
+        let (bytes, stamp) = (word.bytes.clone(), word.header.stamp);
+        let vote = Vote { bytes, stamp, record: record.seq, last, at: now };
+        self.keep_vote(now, id, voter, vote);
+        if asks {
+            self.renew(now, id, true);
+        }
+        Ok(())
+    }
+
+    pub(super) fn is_watcher_of(&self, watcher: &MemberId, id: &MemberId) -> bool {
+        let record = self.table.get(id).and_then(|entry| entry.record.as_ref());
+        record.is_some_and(|said| said.value.watchers.contains(watcher))
+    }
+
+    /// Whose vote about `id` may be dropped for another, where there are many.
+    fn voter_that_is_gone(&self, id: &MemberId) -> Option<MemberId> {
+        let doubt = self.peers.get(id)?.doubt.as_ref()?;
+        let mut voters = doubt.votes.keys().filter(|_| doubt.votes.len() >= VOTES_KEPT_MAX);
+        let there = |voter: &MemberId| *voter == self.id() || self.table.get(voter).is_some();
+        voters.find(|voter| !there(voter) || self.is_known_gone(voter)).copied()
+    }
+
+    fn keep_vote(&mut self, now: Instant, id: MemberId, voter: MemberId, vote: Vote) {
+        let named = self.is_watcher_of(&voter, &id);
+        let gone = self.voter_that_is_gone(&id);
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let fresh = peer.doubt.is_none();
+        let doubt = peer.doubt.get_or_insert_with(|| {
+            let votes = BTreeMap::new();
+            Box::new(Doubt { since: now, votes, ready: None, certified: false, number: 0 })
+        });
+        if !doubt.votes.contains_key(&voter)
+            && doubt.votes.len() >= VOTES_KEPT_MAX
+            && gone.is_none_or(|gone| doubt.votes.remove(&gone).is_none())
+            && !named
+        {
+            return;
+        }
+        doubt.votes.insert(voter, vote);
+        if self.judge(now, &id).is_some() {
+            self.consider(now, id);
+        } else if fresh {
+            self.consider_at(now + SHOWN_AFTER, id);
+        }
+    }
+}
+
+impl Entry {
+    /// The newest of its record and its pulse.
+    #[must_use]
+    pub fn newest(&self) -> Option<Stamp> {
+        let record = self.record.as_ref().map(|said| said.stamp);
+        let pulse = self.pulse.as_ref().map(|said| said.stamp);
+        record.max(pulse)
+    }
+}
