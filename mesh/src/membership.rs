@@ -9,6 +9,7 @@
 //! | `receive` | what is done with a datagram |
 //! | `announce` | what we say of ourselves: records, beacons |
 //! | `join` | hello, offer, cookie, the table of others |
+//! | `difference` | what our table lacks, by digests |
 //! | `watch` | whom we watch: silence, questions, self-doubt |
 //! | `watchers` | who watches us; our beacons |
 //! | `votes` | votes: said, heard, kept, renewed |
@@ -45,6 +46,7 @@ use crate::wire::{MeshTag, Message, WIRE_VERSION};
 
 mod announce;
 mod certificate;
+mod difference;
 mod island;
 mod join;
 mod lazy;
@@ -71,6 +73,7 @@ pub use values::{
     Announcement, Counters, Destination, Fetch, Interface, Settings, Source, StopReason, Transmit, Wakeup,
 };
 
+use difference::Difference;
 use join::Joining;
 use meet::Strangers;
 use peer::Peer;
@@ -105,6 +108,7 @@ pub struct Membership {
     load_told: Load,
     beacon_told: Option<Instant>,
     joining: Joining,
+    difference: Difference,
     strangers: Strangers,
     /// Members whose records we are about to ask for.
     wanted: BTreeSet<MemberId>,
@@ -170,6 +174,7 @@ impl Membership {
             load_told: Load::default(),
             beacon_told: None,
             joining: Joining::new(rng.random(), rng.random()),
+            difference: Difference::default(),
             rng,
             strangers: Strangers::default(),
             wanted: BTreeSet::new(),
@@ -257,6 +262,7 @@ impl Membership {
     fn sweep(&mut self, now: Instant) {
         self.rates.sweep(now);
         self.joining.sweep(now);
+        self.difference.sweep(now);
         self.table.expire_floors(now);
         self.sweep_accusers(now);
         self.timers.arm(now + Duration::from_secs(10), Timer::Sweep);

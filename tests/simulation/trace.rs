@@ -62,7 +62,7 @@ impl World {
         }
     }
 
-    fn number_of(&self, id: &MemberId) -> String {
+    pub fn number_of(&self, id: &MemberId) -> String {
         self.node_of(id).map_or_else(|| "nobody".to_owned(), |node| format!("n{node}"))
     }
 }

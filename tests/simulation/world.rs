@@ -430,6 +430,7 @@ impl World {
 
     fn fetch(&mut self, node: usize, wish: Fetch) {
         self.measures.fetches += 1;
+        self.note(node, format_args!("wants the table of {}", self.number_of(&wish.from)));
         let other = self
             .by_id
             .get(&wish.from)

@@ -32,15 +32,6 @@ const START_MAX: Duration = Duration::from_secs(5);
 const FETCH_PATIENCE: Duration = Duration::from_secs(2);
 /// So many members answer each attempt.
 const ANSWERS: usize = 3;
-/// A difference between tables must last so long: most end by themselves.
-const DIFFERENCE: Duration = Duration::from_secs(1);
-/// Then one waits up to this, so that not all ask at once.
-const DIFFERENCE_SPREAD: Duration = Duration::from_millis(500);
-/// Whoever agrees with most others waits up to so many times longer: the odd one out asks one member, and not all
-/// members it at once.
-const PATIENCE_MAX: u32 = 40;
-/// A member that brought nothing new is not asked again for this long, doubling up to 64 times.
-const UNHELPFUL: Duration = Duration::from_secs(10);
 /// A cookie is good for one to two of these.
 const COOKIE_PERIOD: Duration = Duration::from_secs(30);
 /// Addresses admitted by cookie and offers remembered, at most.
@@ -61,12 +52,7 @@ pub(super) struct Joining {
     asked: Option<Instant>,
     complete: bool,
     offers: BTreeMap<MemberId, (u64, SocketAddr)>,
-    fetching: Option<MemberId>,
-    differs_since: Option<Instant>,
-    /// At most so many differ, fewer than half: the odd one out was given time to ask.
-    patient: Option<usize>,
-    differing: BTreeMap<MemberId, u64>,
-    unhelpful: BTreeMap<MemberId, (Instant, u32)>,
+    pub(super) fetching: Option<MemberId>,
     admitted: BTreeMap<IpAddr, Instant>,
     /// The latest hellos, so that each is answered once, by however many paths it comes.
     answered: VecDeque<(MemberId, Stamp)>,
@@ -84,10 +70,6 @@ impl Joining {
             complete: false,
             offers: BTreeMap::new(),
             fetching: None,
-            differs_since: None,
-            patient: None,
-            differing: BTreeMap::new(),
-            unhelpful: BTreeMap::new(),
             admitted: BTreeMap::new(),
             answered: VecDeque::new(),
         }
@@ -101,7 +83,6 @@ impl Joining {
 
     pub(super) fn sweep(&mut self, now: Instant) {
         self.admitted.retain(|_, since| now.saturating_duration_since(*since) < 2 * COOKIE_PERIOD);
-        self.unhelpful.retain(|_, (until, _)| *until > now);
     }
 
     pub(super) fn has_answered(&self, header: &Header) -> bool {
@@ -160,7 +141,7 @@ impl Membership {
     }
 
     /// Wishes for a table; whoever stands still and does not give it within a while is passed over.
-    fn wish(&mut self, now: Instant, from: MemberId, at: Vec<SocketAddr>) {
+    pub(super) fn wish(&mut self, now: Instant, from: MemberId, at: Vec<SocketAddr>) {
         self.joining.fetching = Some(from);
         self.timers.arm(now + FETCH_PATIENCE, Timer::Overdue(from));
         self.fetches.push_back(Fetch { from, at });
@@ -388,9 +369,9 @@ impl Membership {
             self.joining.fetching = None;
         }
         if news == 0 {
-            self.was_unhelpful(now, from);
+            self.difference.was_unhelpful(now, from);
         } else {
-            self.joining.unhelpful.remove(&from);
+            self.difference.was_helpful(&from);
         }
         self.fetch_offered(now);
     }
@@ -400,99 +381,11 @@ impl Membership {
         if self.joining.fetching == Some(from) {
             self.joining.fetching = None;
         }
-        self.was_unhelpful(now, from);
+        self.difference.was_unhelpful(now, from);
         self.fetch_offered(now);
         if self.joining.fetching.is_none() && !self.joining.complete {
             self.ask_again_soon(now);
         }
-    }
-
-    fn was_unhelpful(&mut self, now: Instant, from: MemberId) {
-        let times = self.joining.unhelpful.get(&from).map_or(0, |(_, times)| (*times + 1).min(6));
-        self.joining.unhelpful.insert(from, (now + UNHELPFUL * 2_u32.pow(times), times));
-        if self.joining.unhelpful.len() > REMEMBERED_MAX {
-            self.joining.unhelpful.retain(|_, (until, _)| *until > now);
-        }
-    }
-
-    /// What a member says of its table, against ours.
-    pub(super) fn compare_digest(&mut self, now: Instant, id: MemberId, digest: u64) {
-        if digest == self.digest() {
-            self.joining.differing.remove(&id);
-            if self.joining.differing.is_empty() {
-                self.joining.differs_since = None;
-                self.joining.patient = None;
-            }
-            return;
-        }
-        self.note_difference(now, id, digest);
-    }
-
-    /// What a beacon says that is not verified: it may show a difference, never the absence of one.
-    pub(super) fn suppose_digest(&mut self, now: Instant, id: MemberId, digest: u64) {
-        if digest != self.digest() {
-            self.note_difference(now, id, digest);
-        }
-    }
-
-    fn note_difference(&mut self, now: Instant, id: MemberId, digest: u64) {
-        self.joining.differing.insert(id, digest);
-        if self.joining.patient.is_some_and(|most| self.joining.differing.len() > most) {
-            // The odd one out are we.
-            self.joining.patient = None;
-            self.joining.differs_since = None;
-        }
-        if self.joining.differs_since.is_none() {
-            self.joining.differs_since = Some(now);
-            let wait = DIFFERENCE + self.up_to(DIFFERENCE_SPREAD);
-            self.timers.arm(now + wait, Timer::CatchUp);
-        }
-    }
-
-    /// The difference has lasted: asks one of those who differ.
-    pub(super) fn catch_up(&mut self, now: Instant) {
-        if self.joining.differs_since.is_none() || self.joining.fetching.is_some() || self.leaving {
-            // The next difference arms this anew.
-            self.joining.differs_since = None;
-            return;
-        }
-        let there =
-            self.peers.values().filter(|peer| !peer.standing.is_gone() && peer.heard.is_some()).count();
-        if self.joining.patient.is_none() && self.joining.differing.len() * 2 < there {
-            self.joining.patient = Some(there / 2);
-            let times = u32::try_from(there / 4).unwrap_or(u32::MAX).clamp(1, PATIENCE_MAX);
-            let wait = self.up_to(DIFFERENCE_SPREAD * times);
-            self.timers.arm(now + wait, Timer::CatchUp);
-            return;
-        }
-        self.joining.differs_since = None;
-        self.joining.patient = None;
-        let Some(chosen) = self.choose_differing(now) else { return };
-        let Some(view) = self.peers.get(&chosen).and_then(|peer| peer.view.clone()) else { return };
-        self.wish(now, chosen, view.http_addresses.clone());
-    }
-
-    /// One of those whose table differs by their own verified word.
-    fn choose_differing(&mut self, now: Instant) -> Option<MemberId> {
-        let mut candidates: Vec<MemberId> = std::mem::take(&mut self.joining.differing)
-            .into_keys()
-            .filter(|id| self.joining.unhelpful.get(id).is_none_or(|(until, _)| *until <= now))
-            .filter(|id| {
-                let view = self.peers.get(id).and_then(|peer| peer.view.as_ref());
-                view.is_some_and(|view| !view.http_addresses.is_empty() && !view.standing.is_gone())
-            })
-            .collect();
-        let ours = self.digest();
-        while !candidates.is_empty() {
-            let at = rand::RngExt::random_range(&mut self.rng, 0..candidates.len());
-            let id = candidates.swap_remove(at);
-            self.settle_raw(now, id);
-            let pulse = self.table.get(&id).and_then(|entry| entry.pulse.as_ref());
-            if pulse.is_some_and(|said| said.value.digest != ours) {
-                return Some(id);
-            }
-        }
-        None
     }
 }
 

@@ -1,0 +1,169 @@
+//! What our table lacks, found by comparing digests: the whole of another is fetched where a difference stays.
+//!
+//! Most differences end by themselves, for a word takes a moment to reach everybody, and a beacon may have been said before
+//! it did. So one counts only once our own table has been as it is for a while.
+//!
+//! Source: NETWORK.md, section 7.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use super::{Membership, Timer};
+use crate::member::MemberId;
+
+/// A difference must last so long after our own last change. Required by DESIGN, section 5.
+const LASTING: Duration = Duration::from_secs(1);
+/// What others say of their tables so soon after ours changed is not compared: the same news has yet to reach them.
+const UNDER_WAY: Duration = Duration::from_millis(300);
+/// Where something changes all the time a table is fetched nevertheless after this.
+const POSTPONED_MAX: Duration = Duration::from_secs(10);
+/// Before a fetch one waits up to this, so that not all ask at once.
+const SPREAD: Duration = Duration::from_millis(500);
+/// Whoever agrees with most others waits up to so many times longer: the odd one out asks one member, and not all
+/// members it at once.
+const PATIENCE_MAX: u32 = 40;
+/// A member that brought nothing new is not asked again for this long, doubling up to 64 times.
+const UNHELPFUL: Duration = Duration::from_secs(10);
+/// Members remembered for that.
+const REMEMBERED_MAX: usize = 256;
+
+/// Who has another table than ours, and since when.
+#[derive(Debug, Default)]
+pub(super) struct Difference {
+    since: Option<Instant>,
+    /// At most so many differ, fewer than half: the odd one out was given time to ask.
+    patient: Option<usize>,
+    differing: BTreeMap<MemberId, u64>,
+    /// Our digest, and when it became that.
+    ours: Option<(u64, Instant)>,
+    unhelpful: BTreeMap<MemberId, (Instant, u32)>,
+}
+
+impl Difference {
+    pub(super) fn was_helpful(&mut self, id: &MemberId) {
+        self.unhelpful.remove(id);
+    }
+
+    pub(super) fn was_unhelpful(&mut self, now: Instant, id: MemberId) {
+        let times = self.unhelpful.get(&id).map_or(0, |(_, times)| (*times + 1).min(6));
+        self.unhelpful.insert(id, (now + UNHELPFUL * 2_u32.pow(times), times));
+        if self.unhelpful.len() > REMEMBERED_MAX {
+            self.sweep(now);
+        }
+    }
+
+    pub(super) fn sweep(&mut self, now: Instant) {
+        self.unhelpful.retain(|_, (until, _)| *until > now);
+    }
+
+    fn is_over(&mut self) {
+        self.since = None;
+        self.patient = None;
+        self.differing.clear();
+    }
+}
+
+impl Membership {
+    /// What a member says of its table, against ours.
+    pub(super) fn compare_digest(&mut self, now: Instant, id: MemberId, digest: u64) {
+        if digest != self.settled_digest(now) {
+            self.note_difference(now, id, digest);
+            return;
+        }
+        self.difference.differing.remove(&id);
+        if self.difference.differing.is_empty() {
+            self.difference.is_over();
+        }
+    }
+
+    /// What a beacon says that is not verified: it may show a difference, never the absence of one.
+    pub(super) fn suppose_digest(&mut self, now: Instant, id: MemberId, digest: u64) {
+        if digest != self.settled_digest(now) {
+            self.note_difference(now, id, digest);
+        }
+    }
+
+    /// Our digest. When it has changed, what others said before is compared no more.
+    fn settled_digest(&mut self, now: Instant) -> u64 {
+        let digest = self.digest();
+        if self.difference.ours.is_none_or(|(last, _)| last != digest) {
+            self.difference.ours = Some((digest, now));
+            self.difference.differing.clear();
+        }
+        digest
+    }
+
+    fn note_difference(&mut self, now: Instant, id: MemberId, digest: u64) {
+        let difference = &mut self.difference;
+        if difference.ours.is_some_and(|(_, at)| now < at + UNDER_WAY) {
+            return;
+        }
+        difference.differing.insert(id, digest);
+        if difference.patient.is_some_and(|most| difference.differing.len() > most) {
+            // The odd one out are we.
+            difference.patient = None;
+            difference.since = None;
+        }
+        if difference.since.is_none() {
+            difference.since = Some(now);
+            let wait = LASTING + self.up_to(SPREAD);
+            self.timers.arm(now + wait, Timer::CatchUp);
+        }
+    }
+
+    /// The difference has lasted: asks one of those who differ.
+    pub(super) fn catch_up(&mut self, now: Instant) {
+        self.settled_digest(now);
+        let (since, ours) = (self.difference.since, self.difference.ours);
+        let (Some(since), Some((_, changed))) = (since, ours) else { return };
+        if self.joining.fetching.is_some() || self.leaving {
+            // The next difference arms this anew.
+            self.difference.is_over();
+            return;
+        }
+        let lasted = changed + LASTING + self.beacon_period();
+        if now < lasted && now < since + POSTPONED_MAX {
+            let spread = self.up_to(SPREAD);
+            self.timers.arm(lasted.min(since + POSTPONED_MAX) + spread, Timer::CatchUp);
+            return;
+        }
+        let there =
+            self.peers.values().filter(|peer| !peer.standing.is_gone() && peer.heard.is_some()).count();
+        if self.difference.patient.is_none() && self.difference.differing.len() * 2 < there {
+            self.difference.patient = Some(there / 2);
+            let times = u32::try_from(there / 4).unwrap_or(u32::MAX).clamp(1, PATIENCE_MAX);
+            let wait = self.up_to(SPREAD * times);
+            self.timers.arm(now + wait, Timer::CatchUp);
+            return;
+        }
+        let chosen = self.choose_differing(now);
+        self.difference.is_over();
+        let view = chosen.and_then(|id| self.peers.get(&id)).and_then(|peer| peer.view.clone());
+        if let (Some(id), Some(view)) = (chosen, view) {
+            self.wish(now, id, view.http_addresses.clone());
+        }
+    }
+
+    /// One of those whose table differs by their own verified word.
+    fn choose_differing(&mut self, now: Instant) -> Option<MemberId> {
+        let mut candidates: Vec<MemberId> = std::mem::take(&mut self.difference.differing)
+            .into_keys()
+            .filter(|id| self.difference.unhelpful.get(id).is_none_or(|(until, _)| *until <= now))
+            .filter(|id| {
+                let view = self.peers.get(id).and_then(|peer| peer.view.as_ref());
+                view.is_some_and(|view| !view.http_addresses.is_empty() && !view.standing.is_gone())
+            })
+            .collect();
+        let ours = self.digest();
+        while !candidates.is_empty() {
+            let at = rand::RngExt::random_range(&mut self.rng, 0..candidates.len());
+            let id = candidates.swap_remove(at);
+            self.settle_raw(now, id);
+            let pulse = self.table.get(&id).and_then(|entry| entry.pulse.as_ref());
+            if pulse.is_some_and(|said| said.value.digest != ours) {
+                return Some(id);
+            }
+        }
+        None
+    }
+}
