@@ -17,6 +17,7 @@
 //! | [`find`] | where an intermediary is, for those who only ask |
 //! | [`metrics`] | what was sent, heard, refused |
 
+mod by_member;
 pub mod config;
 mod driver;
 pub mod event;

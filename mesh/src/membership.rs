@@ -30,7 +30,7 @@
 //! Source: NETWORK.md, sections 5 to 9.
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -38,6 +38,7 @@ use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
+use crate::by_member::{ByMember, by_member};
 use crate::event::Event;
 use crate::identity::Identity;
 use crate::member::{Address, Load, Member, MemberId, Record, Seq, Stamp};
@@ -91,7 +92,7 @@ pub struct Membership {
     rng: StdRng,
     started: Instant,
     table: Table,
-    peers: BTreeMap<MemberId, Peer>,
+    peers: ByMember<Peer>,
     timers: Timers,
     /// Counts silence timers.
     watches: u64,
@@ -158,8 +159,8 @@ impl Membership {
             identity,
             seq: Seq(0),
             started: now,
-            table: Table::default(),
-            peers: BTreeMap::new(),
+            table: Table::new(rng.random()),
+            peers: by_member(rng.random()),
             timers: Timers::default(),
             watches: 0,
             rates: Rates::default(),

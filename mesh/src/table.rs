@@ -7,13 +7,14 @@
 //!
 //! Source: NETWORK.md, "Precedence" and "Caps and floors".
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use crate::by_member::{ByMember, by_member};
 use crate::member::{LeaveReason, Load, MemberId, Record, Stamp};
 use crate::table::floors::{Floor, Floors};
 use crate::table::room::Room;
@@ -149,7 +150,7 @@ pub enum Advance {
 /// The table of one node, its own entry included. Holds at most [`MEMBERS_MAX`] entries and [`FLOORS_MAX`] floors.
 #[derive(Debug)]
 pub struct Table {
-    entries: BTreeMap<MemberId, Entry>,
+    entries: ByMember<Entry>,
     /// Of members once proven: handed on with the table.
     floors: Floors,
     /// Of members never proven: only so that two nodes do not tell each other of them for ever.
@@ -161,10 +162,12 @@ pub struct Table {
     digest: u64,
 }
 
-impl Default for Table {
-    fn default() -> Self {
+impl Table {
+    /// An empty one. `seed`: of its hashes, unknown to others.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
         Self {
-            entries: BTreeMap::new(),
+            entries: by_member(seed),
             floors: Floors::proven(),
             doubted: Floors::doubted(),
             gone_by_age: BTreeSet::new(),
@@ -174,16 +177,14 @@ impl Default for Table {
             digest: 0,
         }
     }
-}
 
-impl Table {
     /// One member.
     #[must_use]
     pub fn get(&self, id: &MemberId) -> Option<&Entry> {
         self.entries.get(id)
     }
 
-    /// All members, by id; also those of which only the farewell is known.
+    /// All members, in no order that means something; also those of which only the farewell is known.
     pub fn iter(&self) -> impl Iterator<Item = (&MemberId, &Entry)> {
         self.entries.iter()
     }
@@ -353,7 +354,7 @@ impl Table {
 
     /// Drops a member as if it had never been heard of: it belongs elsewhere.
     pub fn remove(&mut self, id: &MemberId) -> Option<Entry> {
-        let entry = self.entries.remove(id)?;
+        let entry = self.entries.swap_remove(id)?;
         self.digest = self.digest.wrapping_sub(entry.counted());
         if let Some(since) = entry.gone {
             self.gone_by_age.remove(&(since, *id));

@@ -1,5 +1,6 @@
 //! A few machines on one wire that loses nothing, in virtual time.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 

@@ -43,7 +43,7 @@ impl Membership {
 
     /// Tells that a member, which is in the table no more, is listed no more.
     pub(super) fn tell_forgotten(&mut self, id: MemberId) {
-        if let Some(last) = self.peers.remove(&id).and_then(|peer| peer.view) {
+        if let Some(last) = self.peers.swap_remove(&id).and_then(|peer| peer.view) {
             self.tell(last, Some(EventKind::Forgotten));
         }
     }

@@ -2,6 +2,8 @@
 
 #![expect(clippy::disallowed_methods, reason = "a test starts its virtual time somewhere")]
 
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -65,7 +67,7 @@ fn belief(table: &Table) -> Belief {
 
 fn after(words: &[Verified<Word>]) -> Table {
     let now = Instant::now();
-    let mut table = Table::default();
+    let mut table = Table::new(1);
     // Everybody is known, so that a pulse never comes before there is a place for it.
     for author in 0..AUTHORS {
         table.merge(&announce(author, 1, 1, "first"), Via::Told, now).unwrap();
@@ -128,7 +130,7 @@ proptest! {
         steps in prop::collection::vec((any_word(), 0..8u8, 0..900u64), 1..60),
     ) {
         let mut now = Instant::now();
-        let mut table = Table::default();
+        let mut table = Table::new(1);
         let mut ended: BTreeMap<MemberId, Epoch> = BTreeMap::new();
         for (word, step, seconds) in steps {
             let id = word.header.author;
@@ -182,7 +184,7 @@ fn belief_words(entry: &Entry) -> Vec<Bytes> {
 #[test]
 fn a_farewell_that_comes_before_the_record_still_ends_it() {
     let now = Instant::now();
-    let mut table = Table::default();
+    let mut table = Table::new(1);
     assert_eq!(table.merge(&farewell(1, 1, 9), Via::Told, now), Ok(Advance::Left));
     assert_eq!(table.merge(&announce(1, 1, 1, "a"), Via::Told, now), Ok(Advance::Past));
     assert!(table.iter().all(|(_, entry)| entry.has_left()));
@@ -193,7 +195,7 @@ fn a_farewell_that_comes_before_the_record_still_ends_it() {
 #[test]
 fn the_stale_dead_never_revive() {
     let mut now = Instant::now();
-    let mut table = Table::default();
+    let mut table = Table::new(1);
     let id = announce(1, 2, 1, "a").header.author;
     table.merge(&announce(1, 2, 1, "a"), Via::Told, now).unwrap();
     table.merge(&beacon(1, 2, 7), Via::Told, now).unwrap();
@@ -206,7 +208,7 @@ fn the_stale_dead_never_revive() {
         assert_eq!(table.merge(&old, Via::Told, now), Err(Refused::Stale));
     }
     // A newcomer that is handed the floor refuses them too.
-    let mut newcomer = Table::default();
+    let mut newcomer = Table::new(1);
     let tag = MeshTag::of("isle");
     for (bytes, age) in table.floors(now) {
         newcomer.merge_floor(&verify(tag, bytes.clone()).unwrap(), age, now);
@@ -220,7 +222,7 @@ fn the_stale_dead_never_revive() {
 #[test]
 fn a_floor_ends_when_its_member_speaks_again() {
     let now = Instant::now();
-    let mut table = Table::default();
+    let mut table = Table::new(1);
     // Somebody hands over the newest pulse of a living member, as if it were gone.
     table.merge_floor(&beacon(1, 1, 7), Duration::ZERO, now);
     assert_eq!(table.merge(&announce(1, 1, 1, "a"), Via::Told, now), Err(Refused::Stale));
@@ -231,7 +233,7 @@ fn a_floor_ends_when_its_member_speaks_again() {
 #[test]
 fn after_a_farewell_no_word_of_that_epoch_counts_however_late_its_number() {
     let mut now = Instant::now();
-    let mut table = Table::default();
+    let mut table = Table::new(1);
     let id = announce(1, 1, 1, "a").header.author;
     table.merge(&announce(1, 1, 1, "a"), Via::Told, now).unwrap();
     table.prove(&id);
@@ -246,7 +248,7 @@ fn after_a_farewell_no_word_of_that_epoch_counts_however_late_its_number() {
 #[test]
 fn strangers_have_little_room_and_the_oldest_gives_way() {
     let now = Instant::now();
-    let mut table = Table::default();
+    let mut table = Table::new(1);
     let via = Via::Ears([192, 0, 2, 1].into());
     let id = |author| announce(author, 1, 1, "a").header.author;
     let most = u64::try_from(UNPROVEN_PER_SOURCE_MAX).unwrap();
@@ -266,7 +268,7 @@ fn strangers_have_little_room_and_the_oldest_gives_way() {
 #[test]
 fn a_flood_of_strangers_is_bounded_and_touches_nobody_who_is_proven() {
     let now = Instant::now();
-    let mut table = Table::default();
+    let mut table = Table::new(1);
     let friend = announce(1_000_000, 1, 1, "friend");
     table.merge(&friend, Via::Ears([192, 0, 2, 1].into()), now).unwrap();
     table.prove(&friend.header.author);

@@ -1,5 +1,7 @@
 //! Whatever is asked of a machine, in whatever order: it does not panic, and what it tells is consistent.
 
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
 
 use super::*;
