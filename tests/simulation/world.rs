@@ -168,6 +168,16 @@ impl World {
         self.now = end;
     }
 
+    /// Everybody who runs must list exactly those who run as alive, within this. Records may be older than others'.
+    pub fn lists_within(&mut self, length: Duration) {
+        let start = self.now;
+        while let Some(what) = self.miscount(&self.living()) {
+            assert!(self.now - start < length, "not all listed within {length:?}: {what}");
+            self.run_for(Duration::from_millis(100));
+        }
+        println!("seed {}: all listed after {:?}", self.seed, self.now - start);
+    }
+
     /// Everybody who runs must list exactly those who run as alive, and all must have the same digest, within this.
     pub fn agrees_within(&mut self, length: Duration) {
         let start = self.now;
@@ -505,16 +515,17 @@ impl World {
         }
     }
 
-    /// What two nodes do not agree on, if there is anything.
-    fn disagreement(&self) -> Option<String> {
-        let living: BTreeSet<MemberId> =
-            self.processes.iter().filter(|process| process.lives()).map(|process| process.id).collect();
-        let mut digests = BTreeSet::new();
+    fn living(&self) -> BTreeSet<MemberId> {
+        self.processes.iter().filter(|process| process.lives()).map(|process| process.id).collect()
+    }
+
+    /// Whom somebody misses, or has too many.
+    fn miscount(&self, living: &BTreeSet<MemberId>) -> Option<String> {
         for process in self.processes.iter().filter(|process| process.lives()) {
             let alive = process.machine.members().filter(|member| member.standing == Standing::Alive);
             let mut listed: BTreeSet<MemberId> = alive.map(|member| member.id).collect();
             listed.insert(process.id);
-            if listed != living {
+            if listed != *living {
                 let missing: Vec<_> = living
                     .difference(&listed)
                     .map(|id| {
@@ -522,12 +533,19 @@ impl World {
                         (id, seen.map(|member| (member.standing, member.proven, member.stamp)))
                     })
                     .collect();
-                let surplus: Vec<_> = listed.difference(&living).collect();
+                let surplus: Vec<_> = listed.difference(living).collect();
                 return Some(format!("{:?} misses {missing:?}, has {surplus:?} too many", process.id));
             }
-            digests.insert(process.machine.digest());
         }
-        (digests.len() > 1).then(|| format!("{} different digests", digests.len()))
+        None
+    }
+
+    /// What two nodes do not agree on, if there is anything.
+    fn disagreement(&self) -> Option<String> {
+        let lives = self.processes.iter().filter(|process| process.lives());
+        let digests: BTreeSet<u64> = lives.map(|process| process.machine.digest()).collect();
+        let differ = || (digests.len() > 1).then(|| format!("{} different digests", digests.len()));
+        self.miscount(&self.living()).or_else(differ)
     }
 }
 

@@ -14,7 +14,7 @@ use crate::wire::{Down, Message, VOTES_MAX};
 
 /// A voter waits up to this before it says the certificate, perhaps another does.
 const CERTIFY_WAIT: Duration = Duration::from_millis(20);
-const CERTIFY_WAIT_IN_STORM: Duration = Duration::from_millis(900);
+const CERTIFY_WAIT_IN_STORM: Duration = Duration::from_millis(400);
 /// Copies of a certificate. Required by DESIGN, section 5.
 const CERTIFICATE_COPIES: [Duration; 2] = [Duration::from_millis(15), Duration::from_millis(40)];
 
@@ -50,10 +50,13 @@ impl Membership {
             doubt.certified = true;
         }
         self.send(Destination::Everyone, bytes.clone());
-        if !self.is_storm(now) {
-            for after in CERTIFICATE_COPIES {
-                self.timers.arm(now + after, Timer::CertificateCopy(id, bytes.clone()));
-            }
+        if self.is_storm(now) {
+            let after = self.up_to(CERTIFY_WAIT_IN_STORM);
+            self.timers.arm(now + after, Timer::CertificateCopy(id, bytes));
+            return;
+        }
+        for after in CERTIFICATE_COPIES {
+            self.timers.arm(now + after, Timer::CertificateCopy(id, bytes.clone()));
         }
     }
 

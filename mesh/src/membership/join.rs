@@ -30,6 +30,9 @@ const ASK_SOON: Duration = Duration::from_millis(300);
 const START_MAX: Duration = Duration::from_secs(5);
 /// A table that has not come within this is asked for elsewhere too: 20,000 members take half of it.
 const FETCH_PATIENCE: Duration = Duration::from_secs(2);
+/// So many tables are fetched for offers within this.
+const TAKEN_MAX: u8 = 2;
+const TAKEN_WITHIN: Duration = Duration::from_secs(1);
 /// So many members answer each attempt.
 const ANSWERS: usize = 3;
 /// A cookie is good for one to two of these.
@@ -52,6 +55,8 @@ pub(super) struct Joining {
     asked: Option<Instant>,
     complete: bool,
     offers: BTreeMap<MemberId, (u64, SocketAddr)>,
+    /// Tables fetched for offers, and since when these are counted.
+    taken: Option<(Instant, u8)>,
     pub(super) fetching: Option<MemberId>,
     admitted: BTreeMap<IpAddr, Instant>,
     /// The latest hellos, so that each is answered once, by however many paths it comes.
@@ -69,6 +74,7 @@ impl Joining {
             asked: None,
             complete: false,
             offers: BTreeMap::new(),
+            taken: None,
             fetching: None,
             admitted: BTreeMap::new(),
             answered: VecDeque::new(),
@@ -349,14 +355,22 @@ impl Membership {
         Ok(())
     }
 
-    /// Fetches from the first offer, later from those that differ from what we have by then.
+    /// Fetches from the first offer, then from one more that differs from what we have by then, so that nobody alone can hide
+    /// members from us. Where many start together all differ for a while; what is missing then shows in beacons.
     fn fetch_offered(&mut self, now: Instant) {
         if self.joining.fetching.is_some() {
+            return;
+        }
+        let (since, fetched) = self.joining.taken.unwrap_or((now, 0));
+        if now < since + TAKEN_WITHIN && fetched >= TAKEN_MAX && self.joining.complete {
+            self.joining.offers.clear();
             return;
         }
         let ours = self.digest();
         while let Some((id, (digest, at))) = self.joining.offers.pop_first() {
             if !self.joining.complete || digest != ours {
+                let over = now >= since + TAKEN_WITHIN;
+                self.joining.taken = Some(if over { (now, 1) } else { (since, fetched + 1) });
                 self.wish(now, id, vec![at]);
                 return;
             }

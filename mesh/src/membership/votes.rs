@@ -81,14 +81,19 @@ impl Membership {
         let stamp = Stamp { epoch: self.identity.epoch(), seq: self.seq };
         self.counters.suspicions += 1;
         let mut others = vec![id];
+        let mut none_left = true;
         if let Some(said) = self.table.get(&id).and_then(|entry| entry.record.as_ref()) {
             let own = self.id();
             others.extend(said.value.watchers.iter().filter(|watcher| **watcher != own));
+            none_left = self.living_watchers(&others[1..]) == 0;
         }
         self.send_to_each(&others, &bytes);
-        if !self.is_storm(now) {
+        let storm = self.is_storm(now);
+        if !storm || none_left {
             self.say_young_record(&id);
             self.send(Destination::Everyone, bytes.clone());
+        }
+        if !storm {
             self.timers.arm(now + VOTE_COPY, Timer::VoteCopy(id, bytes.clone()));
         }
         self.ask(now, id, 3, Duration::from_millis(30));

@@ -34,6 +34,8 @@ const SILENCE_REFUSED: Duration = Duration::from_millis(250);
 const REFUSED_FOR: Duration = Duration::from_millis(500);
 /// So long before the limit the silent one is asked in private.
 const ASK_AHEAD: Duration = Duration::from_millis(200);
+/// The same where nothing was heard for longer than the limit when we began to watch.
+const ASK_BRIEFLY: Duration = Duration::from_millis(100);
 /// A vote is said again after this, as long as the silence lasts.
 const VOTE_AGAIN: Duration = Duration::from_secs(1);
 /// So many take the place of watchers that are gone.
@@ -43,7 +45,7 @@ const LATE: Duration = Duration::from_millis(100);
 /// So long we trust nobody's silence after that, or after many fell silent at once.
 const DOUBT: Duration = Duration::from_secs(1);
 /// So long we spread votes, and say them once, after many fell silent at once.
-const STORM: Duration = Duration::from_millis(800);
+const STORM: Duration = Duration::from_millis(500);
 /// With so many targets or more, more than 30 % silent together are suspicious.
 const TARGETS_MIN: usize = 4;
 /// A watcher that is proven wrong although it hears nothing withholds its vote so long, doubling.
@@ -185,9 +187,18 @@ impl Membership {
             (Some(role), Some(watching)) if watching.role == role => {}
             (Some(role), watching) => {
                 *watching = Some(Box::new(Watching::new(role, number)));
-                // Silence before this is not what its beacons to us were late by.
-                let ahead = if role == Role::Named { SILENCE_MIN } else { ASK_AHEAD };
-                self.timers.arm(now + ahead, Timer::Silence(id, number));
+                let silent = now.saturating_duration_since(peer.silent_since()) > SILENCE_SUBSTITUTE;
+                match role {
+                    // Silence before this is not what its beacons to us were late by.
+                    Role::Named => self.timers.arm(now + SILENCE_MIN, Timer::Silence(id, number)),
+                    Role::Substitute if silent => {
+                        self.timers.arm(now + ASK_BRIEFLY, Timer::Silence(id, number));
+                        self.ask(now, id, 2, ASK_BRIEFLY / 3);
+                    }
+                    Role::Unnamed | Role::Substitute => {
+                        self.timers.arm(now + ASK_AHEAD, Timer::Silence(id, number));
+                    }
+                }
             }
         }
     }
