@@ -343,11 +343,15 @@ impl Table {
         self.gone_by_age.first().filter(|(since, _)| now >= *since + GONE_LISTED).map(|(_, id)| *id)
     }
 
-    /// Drops a member; its floor stays.
+    /// Drops a member; its floor stays. Of one that others told us of, as that of a table: never in place of one of ours.
     pub fn forget(&mut self, id: &MemberId, now: Instant) -> Option<Entry> {
         let entry = self.remove(id)?;
         if let Some(floor) = entry.floor(entry.gone.unwrap_or(now)) {
-            if entry.proven { self.floors.put(*id, floor) } else { self.doubted.put(*id, floor) }
+            match (entry.proven, entry.via) {
+                (true, _) => self.floors.put(*id, floor),
+                (false, Via::Told) => self.floors.put_if_room(*id, floor),
+                (false, Via::Ears(_)) => self.doubted.put(*id, floor),
+            }
         }
         Some(entry)
     }
