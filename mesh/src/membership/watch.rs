@@ -25,9 +25,8 @@ const SILENCE_MAX: Duration = Duration::from_millis(900);
 const SILENCE_MAX_LOSSY: Duration = Duration::from_secs(3);
 /// A mean gap above this, in milliseconds, means a lossy medium.
 const LOSSY_GAP: f64 = 150.0;
-/// A substitute hears broadcast beacons alone, so it asks, and waits longer. Not for those who have not named anybody yet:
-/// they speak to all as often as they can.
-const SILENCE_SUBSTITUTE: Duration = Duration::from_millis(900);
+/// Where the watchers do not agree those who stand in for them wait longer. They hear broadcasts alone, so they ask.
+const SILENCE_UNDECIDED: Duration = Duration::from_millis(900);
 /// With the port refused by its host, as by a host whose process died, so much silence is enough: two beacons.
 const SILENCE_REFUSED: Duration = Duration::from_millis(250);
 /// A refusal counts for so long.
@@ -70,10 +69,10 @@ const FIRST_PINGS_APART: Duration = Duration::from_millis(100);
 pub(super) enum Role {
     /// It named us.
     Named,
-    /// It has not named anybody yet.
-    Unnamed,
-    /// Its own watchers are gone or do not agree.
-    Substitute,
+    /// It has not named anybody yet, or all whom it named are gone.
+    Forsaken,
+    /// Its own watchers do not agree.
+    Undecided,
 }
 
 /// What a watcher keeps of its target.
@@ -110,8 +109,8 @@ impl Watching {
     fn limit(&self) -> Duration {
         match self.role {
             Role::Named => {}
-            Role::Unnamed => return SILENCE_MIN,
-            Role::Substitute => return SILENCE_SUBSTITUTE,
+            Role::Forsaken => return SILENCE_MIN,
+            Role::Undecided => return SILENCE_UNDECIDED,
         }
         let most = if self.gap > LOSSY_GAP { SILENCE_MAX_LOSSY } else { SILENCE_MAX };
         Duration::from_secs_f64((self.gap + 6.0 * self.deviation) / 1000.0).clamp(SILENCE_MIN, most)
@@ -130,13 +129,12 @@ impl Membership {
         if record.watchers.contains(&self.id()) {
             return Some(Role::Named);
         }
-        if record.watchers.is_empty() {
-            return self.is_substitute_for(id).then_some(Role::Unnamed);
-        }
-        let forsaken =
-            self.living_watchers(&record.watchers) == 0 && now.saturating_duration_since(peer.known) > DOUBT;
+        let forsaken = self.living_watchers(&record.watchers) == 0;
         let undecided = peer.doubt.as_ref().is_some_and(|doubt| doubt.is_undecided(now));
-        ((forsaken || undecided) && self.is_substitute_for(id)).then_some(Role::Substitute)
+        if !(forsaken || undecided) || !self.is_substitute_for(id) {
+            return None;
+        }
+        Some(if forsaken { Role::Forsaken } else { Role::Undecided })
     }
 
     /// How many of these are not known to be gone. Whoever we do not know may well be there.
@@ -187,15 +185,15 @@ impl Membership {
             (Some(role), Some(watching)) if watching.role == role => {}
             (Some(role), watching) => {
                 *watching = Some(Box::new(Watching::new(role, number)));
-                let silent = now.saturating_duration_since(peer.silent_since()) > SILENCE_SUBSTITUTE;
+                let silent = now.saturating_duration_since(peer.silent_since()) > SILENCE_UNDECIDED;
                 match role {
                     // Silence before this is not what its beacons to us were late by.
                     Role::Named => self.timers.arm(now + SILENCE_MIN, Timer::Silence(id, number)),
-                    Role::Substitute if silent => {
+                    Role::Forsaken | Role::Undecided if silent => {
                         self.timers.arm(now + ASK_BRIEFLY, Timer::Silence(id, number));
                         self.ask(now, id, 2, ASK_BRIEFLY / 3);
                     }
-                    Role::Unnamed | Role::Substitute => {
+                    Role::Forsaken | Role::Undecided => {
                         self.timers.arm(now + ASK_AHEAD, Timer::Silence(id, number));
                     }
                 }
@@ -217,7 +215,7 @@ impl Membership {
             }
             let stand_in = peer.watching.as_ref().is_some_and(|watching| watching.role != Role::Named);
             let undecided = peer.doubt.as_ref().is_some_and(|doubt| doubt.is_undecided(now));
-            if stand_in || undecided || view.record.watchers.is_empty() {
+            if stand_in || undecided || self.living_watchers(&view.record.watchers) == 0 {
                 forsaken.push(*id);
             }
         }
