@@ -228,6 +228,13 @@ impl Routes {
         }
     }
 
+    /// Nobody listens at its address any more, as was seen apart from any request.
+    pub fn vanished(&mut self, id: &MemberId, now: Instant) {
+        if let Some(track) = self.tracks.get_mut(id) {
+            track.health.refused(now);
+        }
+    }
+
     /// A member is back, or there anew: what was measured before no longer counts, except what is in flight.
     pub fn renewed(&mut self, id: &MemberId, now: Instant) {
         if let Some(track) = self.tracks.get_mut(id) {

@@ -19,6 +19,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1::{Builder, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+use tokio::sync::broadcast;
 use tokio::time::{timeout, timeout_at};
 use tokio_util::task::TaskTracker;
 
@@ -33,6 +34,8 @@ const IDLE_MAX: Duration = Duration::from_secs(4);
 const IDLE_PER_ADDRESS_MAX: usize = 64;
 /// So long it is remembered that connections to an address were closed: longer than any exchange takes.
 const CLOSED_REMEMBERED: Duration = Duration::from_secs(60);
+/// Closed connections told at most to whoever is slow to listen.
+const HUNG_UP_MAX: usize = 64;
 /// After an answer's last byte its connection is free within this, or something is wrong with it.
 const FREE_WITHIN: Duration = Duration::from_secs(1);
 /// A body that stands still this long is broken off.
@@ -124,16 +127,34 @@ struct Idle {
     since: Instant,
 }
 
+type Kept = Mutex<HashMap<SocketAddr, Vec<Idle>>>;
+
 /// All connections to other members. Cheap to clone; all clones are one.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Upstreams {
-    idle: Arc<Mutex<HashMap<SocketAddr, Vec<Idle>>>>,
+    idle: Arc<Kept>,
+    /// Where connections that we kept were closed by the other side.
+    hung_up: broadcast::Sender<SocketAddr>,
     /// When connections to these addresses were last closed: what was begun before is not kept after.
     closed: Arc<Mutex<HashMap<SocketAddr, Instant>>>,
     tasks: TaskTracker,
 }
 
+impl Default for Upstreams {
+    fn default() -> Self {
+        let (hung_up, _) = broadcast::channel(HUNG_UP_MAX);
+        Self { idle: Arc::default(), hung_up, closed: Arc::default(), tasks: TaskTracker::new() }
+    }
+}
+
 impl Upstreams {
+    /// Addresses at which the other side closes connections that we keep: it wants no more of them, or is gone. Whoever does not
+    /// keep up misses some.
+    #[must_use]
+    pub fn hung_up(&self) -> broadcast::Receiver<SocketAddr> {
+        self.hung_up.subscribe()
+    }
+
     /// Sends `ask` to `at` and waits for the head of the answer until `deadline`.
     ///
     /// A kept connection that breaks before any byte of the answer is replaced at once: the request is
@@ -234,9 +255,14 @@ impl Upstreams {
             .handshake(TokioIo::new(stream))
             .await
             .map_err(|source| UpstreamError::Broken { at, source })?;
-        // Ends when the sender is dropped; how it ended is seen there.
+        // Ends when the sender is dropped, and when the other side closes it; how it ended is seen at the sender.
+        let (idle, hung_up) = (Arc::downgrade(&self.idle), self.hung_up.clone());
         self.tasks.spawn(async move {
             let _ = connection.await;
+            if idle.upgrade().is_some_and(|idle| drop_closed(&idle, at)) {
+                // Nobody may want to know.
+                let _ = hung_up.send(at);
+            }
         });
         Ok(sender)
     }
@@ -248,6 +274,19 @@ impl Upstreams {
     fn lock(&self) -> MutexGuard<'_, HashMap<SocketAddr, Vec<Idle>>> {
         lock(&self.idle)
     }
+}
+
+/// Drops what is closed of the connections kept to `at`. Returns whether there was any.
+fn drop_closed(idle: &Kept, at: SocketAddr) -> bool {
+    let mut pools = lock(idle);
+    let Some(kept) = pools.get_mut(&at) else { return false };
+    let before = kept.len();
+    kept.retain(|idle| !idle.sender.is_closed());
+    let any = kept.len() < before;
+    if kept.is_empty() {
+        pools.remove(&at);
+    }
+    any
 }
 
 /// The state behind these locks is whole after every statement, so a panic elsewhere does not spoil it.

@@ -41,6 +41,7 @@ mod handover;
 mod listing;
 mod negotiate;
 mod retry;
+mod vanished;
 
 /// How often old connections and measurements are dropped.
 const SWEEP: Duration = Duration::from_secs(2);
@@ -133,6 +134,7 @@ impl IntermediaryTask {
         tokio::select! {
             () = index.run() => {}
             () = shared.follow() => {}
+            () = shared.follow_closed_connections() => {}
         }
     }
 }

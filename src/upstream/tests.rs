@@ -245,3 +245,27 @@ async fn what_was_begun_before_a_close_is_not_kept_after_it() {
     upstreams.fetch(listener.at, &Ask::get("/"), 5, deadline).await.unwrap();
     assert_eq!(listener.connections(), 2, "later ones are kept as ever");
 }
+
+#[tokio::test]
+async fn whoever_closes_a_kept_connection_is_told_of() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = listener.local_addr().unwrap();
+    let (close, closing) = tokio::sync::oneshot::channel::<()>();
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut request = [0; 1024];
+        let _ = stream.read(&mut request).await.unwrap();
+        stream.write_all(ANSWER).await.unwrap();
+        let _ = closing.await;
+    });
+    let upstreams = Upstreams::default();
+    let mut hung_up = upstreams.hung_up();
+    upstreams.fetch(at, &get(), 100, soon()).await.unwrap();
+    while upstreams.lock().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    close.send(()).unwrap();
+    let told = timeout(Duration::from_secs(5), hung_up.recv()).await.unwrap();
+    assert_eq!(told.unwrap(), at);
+    assert!(upstreams.lock().is_empty(), "nothing closed is kept");
+}

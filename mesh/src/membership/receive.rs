@@ -232,10 +232,11 @@ impl Membership {
             Advance::Left => self.has_left(now, id, word, from),
             Advance::Past => {}
         }
-        // A record that others say is no news of its author's life: it may have been said long ago, and missed.
-        let speaks =
-            matches!(advance, Advance::Joined | Advance::Pulse) || (advance == Advance::Record && direct);
-        if advance == Advance::Record && !direct {
+        // A record that others say is no news of the life that it is from: it may have been said long ago, and missed.
+        let is_new_life = newest.is_none_or(|newest| newest.epoch < word.header.stamp.epoch);
+        let repeated = advance == Advance::Record && !direct && !is_new_life;
+        let speaks = matches!(advance, Advance::Joined | Advance::Record | Advance::Pulse) && !repeated;
+        if repeated {
             self.judge_anew(now, id);
         }
         // The slots are ordered each for itself; a sign of life is what is newer than all of them.
