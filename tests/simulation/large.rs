@@ -15,15 +15,21 @@ const STEADY_BYTES: u64 = 200_000;
 const UNICAST_BYTES: u64 = 22_000; // 11 kB each way
 
 fn size(usual: usize) -> usize {
-    given("ISLE_SIMULATION_MEMBERS").unwrap_or(usual)
+    number("ISLE_SIMULATION_MEMBERS").unwrap_or(usual)
 }
 
-fn given(variable: &str) -> Option<usize> {
+/// What a variable of the environment says.
+pub fn number(variable: &str) -> Option<usize> {
+    std::env::var(variable).ok()?.parse().ok()
+}
+
+/// The same of a share, 0 to 1.
+pub fn share(variable: &str) -> Option<f64> {
     std::env::var(variable).ok()?.parse().ok()
 }
 
 /// An island that has settled: all know all, and have named their watchers.
-fn settled(members: usize, seed: u64, loss: f64) -> World {
+pub fn settled(members: usize, seed: u64, loss: f64) -> World {
     let mut island = large_island(members, seed).loss(loss).delay(ms(0), ms(2)).started_within(secs(5));
     island.run_for(secs(5));
     island.agrees_within(secs(10));
@@ -228,7 +234,7 @@ fn members_come_and_go() {
 #[ignore = "takes minutes: cargo xtask sim --members 10000 --seconds 60"]
 fn islands_of_a_thousand() {
     let (islands, seconds) =
-        (given("ISLE_SIMULATION_ISLANDS").unwrap_or(10), given("ISLE_SIMULATION_SECONDS").unwrap_or(60));
+        (number("ISLE_SIMULATION_ISLANDS").unwrap_or(10), number("ISLE_SIMULATION_SECONDS").unwrap_or(60));
     with_seeds("islands_of_a_thousand", |seed| {
         let threads = thread::available_parallelism().map_or(1, usize::from).min(islands);
         thread::scope(|scope| {

@@ -12,6 +12,7 @@
     reason = "a failed unwrap is a failed test; nobody imports a test"
 )]
 
+mod beside;
 mod few;
 mod invariants;
 mod large;
@@ -26,11 +27,11 @@ use std::time::Duration;
 
 use crate::world::{World, island, with_seeds};
 
-fn ms(milliseconds: u64) -> Duration {
+const fn ms(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)
 }
 
-fn secs(seconds: u64) -> Duration {
+const fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 

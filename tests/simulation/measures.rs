@@ -82,6 +82,8 @@ pub struct Measures {
     pub crashes_known: Lengths,
     /// When each crashed, and when the last observer so far called it down.
     crashes: BTreeMap<MemberId, (Instant, Option<Instant>)>,
+    /// How often others were to find out that somebody crashed.
+    observers: usize,
     /// Times that a sound node called a sound one suspect, or down.
     pub false_suspicions: u64,
     pub false_downs: u64,
@@ -96,6 +98,8 @@ pub struct Measures {
     unicast: u64,
     for_all: u64,
     packets: u64,
+    /// Bytes to and from one, to and from all, and datagrams of a node and second, if later ones do not count.
+    kept: Option<[u64; 3]>,
     /// The most that one node sent and received in one second, and the most that all did on average.
     pub worst: u64,
     second: (u64, u64),
@@ -103,8 +107,10 @@ pub struct Measures {
 }
 
 impl Measures {
-    pub fn crash(&mut self, id: MemberId, now: Instant) {
+    /// It is gone without a word, and so many are to find out.
+    pub fn crash(&mut self, id: MemberId, now: Instant, observers: usize) {
         self.crashes.insert(id, (now, None));
+        self.observers += observers;
     }
 
     pub fn found(&mut self, id: MemberId, now: Instant) {
@@ -147,9 +153,26 @@ impl Measures {
         (self.worst, self.worst_mean) = (0, 0);
     }
 
+    /// What is said from here on does not count as traffic of a node and second.
+    pub fn keep_traffic(&mut self) {
+        self.kept = Some(self.rates());
+    }
+
+    /// Forgets the newcomers so far.
+    pub fn forget_newcomers(&mut self) {
+        self.newcomers_complete = Lengths::default();
+        self.newcomers_known = Lengths::default();
+    }
+
     /// Bytes a node and second: unicast, and for all; sent and received.
     pub fn bytes_per_second(&self) -> (u64, u64) {
-        (self.unicast / self.seconds.max(1), self.for_all / self.seconds.max(1))
+        let [unicast, for_all, _] = self.rates();
+        (unicast, for_all)
+    }
+
+    fn rates(&self) -> [u64; 3] {
+        let sums = [self.unicast, self.for_all, self.packets];
+        self.kept.unwrap_or(sums.map(|sum| sum / self.seconds.max(1)))
     }
 
     /// From each crash until the last that found it had done so.
@@ -178,12 +201,10 @@ impl Measures {
             self.false_downs as f64 / days.max(f64::MIN_POSITIVE),
             self.excusable_downs
         );
-        let (unicast, for_all) = self.bytes_per_second();
+        let [unicast, for_all, packets] = self.rates();
         println!(
             "  a node and second: {unicast} B to and from one, {for_all} B to and from all, {} datagrams; worst {} B, worst mean {} B",
-            self.packets / self.seconds.max(1),
-            self.worst,
-            self.worst_mean
+            packets, self.worst, self.worst_mean
         );
         println!(
             "  {} datagrams, {} deliveries, {} tables fetched",
@@ -210,7 +231,12 @@ impl Measures {
             "node_days": days,
             "bytes_per_second": unicast + for_all,
             "unicast_bytes_per_second": unicast,
-            "packets_per_second": self.packets / self.seconds.max(1),
+            "packets_per_second": packets,
+            "newcomer_p50_ms": ms(self.newcomers_complete.at(0.5)),
+            "newcomer_p99_ms": ms(self.newcomers_complete.at(0.99)),
+            "newcomer_max_ms": ms(self.newcomers_complete.at(1.0)),
+            // An observer that ended before it found out is one of them.
+            "missed": self.observers.saturating_sub(self.crashes_known.0.len()),
         });
         let file = std::fs::OpenOptions::new().create(true).append(true).open(path);
         writeln!(file.expect("the report can be written"), "{line}").expect("the report can be written");

@@ -240,7 +240,9 @@ impl World {
         self.note(node, format_args!("is gone without a word"));
         let id = self.processes[node].id;
         self.crashed_at.insert(id, self.now);
-        self.measures.crash(id, self.now);
+        let others = self.processes.iter().filter(|process| process.lives() && process.id != id);
+        let observers = others.count();
+        self.measures.crash(id, self.now, observers);
     }
 
     pub fn stand_still(&mut self, node: usize, until: Instant) {

@@ -1,8 +1,9 @@
 //! What developers run: all checks before a merge, scenarios between network namespaces and in virtual time, long
-//! trials, fuzzing.
+//! trials, comparisons, fuzzing.
 //!
-//! It only starts other programs and says what it starts; it writes nothing but what they write.
+//! It only starts other programs and says what it starts; it writes nothing that stays but what they write.
 
+mod bench;
 mod check;
 mod run;
 mod scenarios;
@@ -38,6 +39,9 @@ enum Task {
     },
     /// The scenarios of many nodes in virtual time, also the long ones; replays one that failed.
     Sim(sim::Simulation),
+    /// Isle beside its rivals in the same scenario; prints a table for docs/benchmarks.md.
+    #[command(subcommand)]
+    Bench(bench::Bench),
     /// Fuzzes one target, or builds and lists all (needs nightly and cargo-fuzz).
     Fuzz {
         /// A target of fuzz/; without it all are built and listed.
@@ -54,6 +58,7 @@ fn main() -> Result<()> {
         Task::Netns { filters } => scenarios::short(&filters),
         Task::Trial { filters } => scenarios::long(&filters),
         Task::Sim(what) => sim::run(&what),
+        Task::Bench(what) => bench::run(&what),
         Task::Fuzz { target, seconds } => check::fuzz(target.as_deref(), seconds),
     }
 }
