@@ -2,6 +2,7 @@
 
 use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -12,8 +13,16 @@ use bytes::Bytes;
 /// A member's identity: its ed25519 public key.
 ///
 /// Shown and parsed as lower-case base32 without padding (52 characters).
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct MemberId(pub [u8; 32]);
+
+/// All of it, in words: keys may be chosen, so a part is not enough.
+impl Hash for MemberId {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let (words, _) = self.0.as_chunks::<8>();
+        words.iter().for_each(|word| state.write_u64(u64::from_ne_bytes(*word)));
+    }
+}
 
 /// By bytes. Keys are random, so their first eight nearly always decide: tables are looked up for every datagram.
 impl Ord for MemberId {

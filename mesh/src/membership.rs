@@ -104,6 +104,8 @@ pub struct Membership {
     island_from: Option<MemberId>,
     record: Record,
     record_said: Option<(Stamp, Bytes)>,
+    /// What our own record adds to the digest; 0 until it was said.
+    record_digest: u64,
     me: Option<Arc<Member>>,
     load: Load,
     load_told: Load,
@@ -117,6 +119,8 @@ pub struct Membership {
     spoken: Spoken,
     /// We said that we hear no broadcasts.
     deaf_told: bool,
+    /// Who said so of itself, and may hear them again since.
+    deaf: BTreeSet<MemberId>,
     /// So long our own ears are not to be trusted.
     doubt_until: Option<Instant>,
     /// So long verdicts come from everywhere.
@@ -170,6 +174,7 @@ impl Membership {
             island_from: None,
             record,
             record_said: None,
+            record_digest: 0,
             me: None,
             load: Load::default(),
             load_told: Load::default(),
@@ -182,6 +187,7 @@ impl Membership {
             watched: Watched::default(),
             spoken: Spoken::default(),
             deaf_told: false,
+            deaf: BTreeSet::new(),
             doubt_until: None,
             storm_until: None,
             neighbours_changed: true,

@@ -17,6 +17,7 @@ mod few;
 mod invariants;
 mod large;
 mod measures;
+mod murmur;
 mod network;
 mod process;
 mod story;

@@ -109,7 +109,8 @@ impl Network {
         self.halved && from % 2 != to % 2 || !self.cuts.is_empty() && self.cuts.contains(&(from, to))
     }
 
-    fn takes(&self, random: &mut SmallRng) -> Duration {
+    /// How long a delivery takes, by lot.
+    pub fn takes(&self, random: &mut SmallRng) -> Duration {
         let (least, most) = self.delay;
         least + (most - least).mul_f64(random.random_range(0.0..1.0))
     }
@@ -147,6 +148,18 @@ impl Network {
             self.ears.resize(node + 1, Path { bad: true, until: now });
         }
         self.ears[node].is_bad(random, now, mean, self.loss)
+    }
+
+    /// Whether a word for all that arrives now is lost on its way to one node; `lots`: of that word.
+    pub fn misses(&mut self, random: &mut SmallRng, now: Instant, lots: u64, from: usize, to: usize) -> bool {
+        if let Some(mean) = self.deafness {
+            return self.is_deaf(random, now, to, mean) || self.is_cut(from, to);
+        }
+        // SplitMix64 (Steele, Lea and Flood, 2014): a lot for each receiver without a generator's state.
+        let mut lot = lots.wrapping_add((to as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        lot = (lot ^ (lot >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        lot = (lot ^ (lot >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((lot >> 40) as f64) < self.loss * f64::from(1 << 24) || self.is_cut(from, to)
     }
 
     /// Who of `0..nodes` receives a word that `from` says to all, by the times it arrives. Bursts of one path are

@@ -38,6 +38,8 @@ pub struct Process {
     /// When it is next to be woken, as noted in the world's agenda.
     pub wake: Option<Instant>,
     pub inbox: Vec<(Source, Verified<Word>)>,
+    /// Number of the murmur that it is to hear next.
+    pub heard: u64,
     /// Stands still now and then.
     pub stalls: bool,
     /// From when to when it last stood still.
@@ -90,6 +92,7 @@ impl Process {
             witness: Witness::default(),
             wake: None,
             inbox: Vec::new(),
+            heard: 0,
             stalls: false,
             stood_still: None,
             traffic: Traffic::default(),

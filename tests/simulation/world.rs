@@ -15,6 +15,7 @@ use rand::{RngExt, SeedableRng};
 
 use crate::invariants::Farewells;
 use crate::measures::Measures;
+use crate::murmur::Murmurs;
 use crate::network::{Network, SHARED, ip_of, node_at, private_of};
 use crate::process::{Process, State};
 
@@ -50,6 +51,7 @@ pub struct World {
     pub random: SmallRng,
     pub now: Instant,
     pub network: Network,
+    pub murmurs: Murmurs,
     pub processes: Vec<Process>,
     wakes: BTreeSet<(Instant, usize)>,
     /// When, in which order, and where in `dues`.
@@ -121,6 +123,7 @@ fn island_of(nodes: usize, seed: u64, scheme: Scheme) -> World {
         random: SmallRng::seed_from_u64(seed),
         now,
         network: Network::new(scheme),
+        murmurs: Murmurs::default(),
         processes: Vec::new(),
         wakes: BTreeSet::new(),
         agenda: BinaryHeap::new(),
@@ -166,6 +169,7 @@ impl World {
             }
         }
         self.now = end;
+        self.all_listen();
     }
 
     /// Everybody who runs must list exactly those who run as alive, within this. Records may be older than others'.
@@ -259,7 +263,8 @@ impl World {
 
     pub fn start(&mut self, node: usize, key: u64, epoch: Epoch) {
         let seed = self.random.random();
-        let process = Process::start(node, key, epoch, seed, self.now, self.scheme);
+        let mut process = Process::start(node, key, epoch, seed, self.now, self.scheme);
+        process.heard = self.murmurs.end();
         self.by_id.insert(process.id, node);
         self.crashed_at.remove(&process.id).filter(|_| epoch > Epoch(1));
         self.first_word.insert(process.id, self.now);
@@ -316,6 +321,9 @@ impl World {
     }
 
     fn arrive(&mut self, to: usize, source: Source, word: &Verified<Word>) {
+        if to < self.processes.len() {
+            self.listen(to);
+        }
         let Some(process) = self.processes.get_mut(to) else { return };
         process.traffic.received(source.shared, word.bytes.len());
         match process.state {
@@ -341,14 +349,16 @@ impl World {
         for (source, word) in std::mem::take(&mut self.processes[node].inbox) {
             let _ = self.processes[node].machine.handle_word(now, source, &word);
         }
+        self.listen(node);
         self.processes[node].machine.handle_timeout(now);
         self.after_input(node);
     }
 
     fn wake(&mut self, node: usize) {
         let now = self.now;
+        self.processes[node].wake = None;
+        self.listen(node);
         let process = &mut self.processes[node];
-        process.wake = None;
         if matches!(process.state, State::Running | State::Leaving) {
             process.machine.handle_timeout(now);
             self.after_input(node);
@@ -407,6 +417,13 @@ impl World {
     pub fn send_to_everyone(&mut self, from: usize, bytes: &Bytes) {
         let word = self.network.word(bytes);
         let source = source_of(from, true);
+        if self.scheme == Scheme::StandIn
+            && self.network.duplication == 0.0
+            && self.murmurs.is_one(from, &word)
+        {
+            let (after, lots) = (self.network.takes(&mut self.random), self.random.random());
+            return self.murmurs.say(from, self.now + after, source, word, lots);
+        }
         for (after, to) in self.network.spread(&mut self.random, self.now, from, self.processes.len()) {
             if !to.is_empty() {
                 self.at(self.now + after, Due::Spread { to, source, word: word.clone() });
@@ -423,6 +440,7 @@ impl World {
     }
 
     fn close_second(&mut self) {
+        self.all_listen();
         for process in &mut self.processes {
             let lived = process.lives();
             self.measures.second(&mut process.traffic, lived);

@@ -83,6 +83,7 @@ impl Membership {
         let bytes = self.sign(&Message::Announce(self.record.clone()));
         let stamp = Stamp { epoch: self.identity.epoch(), seq: self.seq };
         let first = self.record_said.is_none();
+        self.record_digest = crate::table::digest_of(&bytes);
         self.record_said = Some((stamp, bytes.clone()));
         let copies = if self.record.draining { URGENT } else { NEWS };
         if self.deaf_told {

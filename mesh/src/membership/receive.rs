@@ -256,6 +256,9 @@ impl Membership {
         let deaf = beacon.deaf;
         let Some(peer) = self.peers.get_mut(&id) else { return };
         peer.deaf = deaf;
+        if deaf {
+            self.deaf.insert(id);
+        }
         if peer.raw.as_ref().is_some_and(|raw| raw.stamp <= word.header.stamp) {
             peer.raw = None;
         }

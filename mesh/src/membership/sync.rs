@@ -19,8 +19,7 @@ impl Membership {
     /// Digest of the table, this node included.
     #[must_use]
     pub fn digest(&self) -> u64 {
-        let own = self.record_said.as_ref().map_or(0, |(_, bytes)| crate::table::digest_of(bytes));
-        self.table.digest().wrapping_add(own)
+        self.table.digest().wrapping_add(self.record_digest)
     }
 
     /// The table as the members' own words, for [`transfer::encode`](crate::transfer::encode).

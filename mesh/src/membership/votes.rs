@@ -85,7 +85,7 @@ impl Membership {
         if let Some(said) = self.table.get(&id).and_then(|entry| entry.record.as_ref()) {
             let own = self.id();
             others.extend(said.value.watchers.iter().filter(|watcher| **watcher != own));
-            none_left = self.living_watchers(&others[1..]) == 0;
+            none_left = !self.has_living(&others[1..]);
         }
         self.send_to_each(&others, &bytes);
         let storm = self.is_storm(now);

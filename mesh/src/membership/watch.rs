@@ -129,7 +129,7 @@ impl Membership {
         if record.watchers.contains(&self.id()) {
             return Some(Role::Named);
         }
-        let forsaken = self.living_watchers(&record.watchers) == 0;
+        let forsaken = !self.has_living(&record.watchers);
         let undecided = peer.doubt.as_ref().is_some_and(|doubt| doubt.is_undecided(now));
         if !(forsaken || undecided) || !self.is_substitute_for(id) {
             return None;
@@ -140,6 +140,11 @@ impl Membership {
     /// How many of these are not known to be gone. Whoever we do not know may well be there.
     pub(super) fn living_watchers(&self, watchers: &[MemberId]) -> usize {
         watchers.iter().filter(|id| !self.is_known_gone(id)).count()
+    }
+
+    /// Whether there is one.
+    pub(super) fn has_living(&self, watchers: &[MemberId]) -> bool {
+        watchers.iter().any(|id| !self.is_known_gone(id))
     }
 
     pub(super) fn is_known_gone(&self, id: &MemberId) -> bool {
@@ -160,7 +165,7 @@ impl Membership {
         let record = self.table.get(id).and_then(|entry| entry.record.as_ref());
         let named = record.map_or(&[][..], |said| &said.value.watchers);
         let own = self.id();
-        if self.living_watchers(named) > 0 {
+        if self.has_living(named) {
             return named.iter().filter(|watcher| **watcher != own).copied().collect();
         }
         let mut lots: Vec<_> = self.alive_besides(id).map(|other| (lot(id, other), *other)).collect();
@@ -215,7 +220,7 @@ impl Membership {
             }
             let stand_in = peer.watching.as_ref().is_some_and(|watching| watching.role != Role::Named);
             let undecided = peer.doubt.as_ref().is_some_and(|doubt| doubt.is_undecided(now));
-            if stand_in || undecided || self.living_watchers(&view.record.watchers) == 0 {
+            if stand_in || undecided || !self.has_living(&view.record.watchers) {
                 forsaken.push(*id);
             }
         }

@@ -209,12 +209,11 @@ impl Membership {
 
     /// News for those we watch who hear no broadcasts.
     pub(super) fn tell_the_deaf(&mut self, about: &MemberId, bytes: &bytes::Bytes) {
-        let deaf: Vec<MemberId> = self
-            .peers
-            .iter()
-            .filter(|(id, peer)| *id != about && peer.deaf && peer.watching.is_some())
-            .map(|(id, _)| *id)
-            .collect();
-        self.send_to_each(&deaf, bytes);
+        let peers = &self.peers;
+        self.deaf.retain(|id| peers.get(id).is_some_and(|peer| peer.deaf));
+        let watched = |id: &&MemberId| peers.get(*id).is_some_and(|peer| peer.watching.is_some());
+        let told: Vec<MemberId> =
+            self.deaf.iter().filter(|id| *id != about).filter(watched).copied().collect();
+        self.send_to_each(&told, bytes);
     }
 }
