@@ -132,6 +132,8 @@ pub struct Membership {
     stop: Option<StopReason>,
     counters: Counters,
     event_number: u64,
+    /// The last event before we looked around.
+    looked_at: u64,
     transmits: VecDeque<Transmit>,
     events: VecDeque<Event>,
     changes: VecDeque<Arc<Member>>,
@@ -196,6 +198,7 @@ impl Membership {
             stop: None,
             counters: Counters::default(),
             event_number: 0,
+            looked_at: 0,
             transmits: VecDeque::new(),
             events: VecDeque::new(),
             changes: VecDeque::new(),

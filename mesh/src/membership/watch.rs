@@ -206,21 +206,25 @@ impl Membership {
         }
     }
 
-    /// Looks at all who might want watching, and asks those that nothing was heard of for long. O(members).
+    /// Looks at all who might want watching, and asks those that nothing was heard of for long. O(members), and quick
+    /// where nothing has happened since the last look.
     pub(super) fn look_around(&mut self, now: Instant) {
         self.timers.arm(now + LOOK, Timer::Look);
+        // Watchers come and go by events alone.
+        let changed = std::mem::replace(&mut self.looked_at, self.event_number) != self.event_number;
         let most = UNHEARD_MIN.max(self.beacon_period() * UNHEARD_PERIODS);
         let mut unheard = Vec::new();
         let mut forsaken = Vec::new();
         for (id, peer) in &self.peers {
             let Some(view) = peer.view.as_ref().filter(|_| !peer.standing.is_gone()) else { continue };
+            let is_forsaken = || changed && !self.has_living(&view.record.watchers);
             let silent = now.saturating_duration_since(peer.last_sign()) > most && !peer.mute;
             if silent && unheard.len() < UNHEARD_ASKED_MAX {
                 unheard.push(*id);
             }
             let stand_in = peer.watching.as_ref().is_some_and(|watching| watching.role != Role::Named);
             let undecided = peer.doubt.as_ref().is_some_and(|doubt| doubt.is_undecided(now));
-            if stand_in || undecided || !self.has_living(&view.record.watchers) {
+            if stand_in || undecided || is_forsaken() {
                 forsaken.push(*id);
             }
         }
