@@ -42,7 +42,6 @@ use crate::network::{Host, Wire};
 mod exchange;
 pub(crate) mod flood;
 pub(crate) mod meter;
-pub(crate) mod neighbours;
 mod sockets;
 mod tables;
 mod voice;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use crate::events::EventLog;
+use crate::neighbours;
 use crate::network::{Host, Wire};
 use crate::node::{self, Node};
 use crate::runner::Run;
@@ -30,9 +31,12 @@ impl Island {
     /// Starts all nodes at once, each as (name, arguments), and waits until all list all alike.
     pub(crate) fn start(run: &Run, nodes: &[(&str, &[&str])]) -> Result<Self> {
         let mut island = Self::empty(run)?;
-        for (name, arguments) in nodes {
-            let host = island.host(name)?;
-            let node = Node::spawn(&host, &island.folder, arguments)?;
+        let hosts = nodes.iter().map(|(name, _)| island.host(name)).collect::<Result<Vec<_>>>()?;
+        if hosts.len() >= neighbours::MANY {
+            neighbours::acquaint(&hosts.iter().chain([&island.client]).collect::<Vec<_>>())?;
+        }
+        for (host, (_, arguments)) in hosts.iter().zip(nodes) {
+            let node = Node::spawn(host, &island.folder, arguments)?;
             island.nodes.push(node);
         }
         for node in &mut island.nodes {

@@ -17,6 +17,7 @@ mod figures;
 mod island;
 mod load;
 mod measure;
+mod neighbours;
 mod network;
 mod node;
 mod runner;

@@ -14,6 +14,7 @@ use super::DOWN_WITHIN;
 use super::told::{Fate, Told, Traffic};
 use crate::events::EventLog;
 use crate::measure::percentile;
+use crate::neighbours;
 use crate::network::{Host, Wire};
 use crate::node::{self, Node, eventually};
 use crate::runner::Run;
@@ -27,6 +28,9 @@ const MEMBERS: usize = 40;
 const LOSS_PER_MILLE: u32 = 50;
 /// serf gives up on a member after 8 to 10 s, and takes up to half a minute to find one again.
 const SERF_WITHIN: Duration = Duration::from_secs(45);
+/// Where many agents start together some hear of others only when two compare their lists: above 32 members that is
+/// every minute.
+const SERF_STARTS_WITHIN: Duration = Duration::from_secs(150);
 /// A node that starts, or whose cable is put back, is known to all within this, whatever is lost.
 const SETTLED_WITHIN: Duration = Duration::from_secs(30);
 /// Where the kind of a datagram lies (NETWORK.md, "Datagrams").
@@ -115,7 +119,10 @@ impl<'a> Trial<'a> {
         let wire = Wire::new()?;
         let hosts =
             (0..count).map(|number| wire.host(&format!("n{number}"), &format!("{}/24", address(number))));
-        let hosts = hosts.collect::<Result<_>>()?;
+        let hosts = hosts.collect::<Result<Vec<_>>>()?;
+        if count >= neighbours::MANY {
+            neighbours::acquaint(&hosts.iter().collect::<Vec<_>>())?;
+        }
         Ok(Self {
             run,
             wire,
@@ -156,12 +163,12 @@ impl<'a> Trial<'a> {
         for host in &self.hosts {
             self.agents.push(Agent::start(host, address(0))?);
         }
-        self.agents_listed()
+        self.agents_listed(SERF_STARTS_WITHIN)
     }
 
-    fn agents_listed(&self) -> Result<()> {
+    fn agents_listed(&self, patience: Duration) -> Result<()> {
         for agent in &self.agents {
-            let listed = agent.lists(self.hosts.len() - 1, SERF_WITHIN);
+            let listed = agent.lists(self.hosts.len() - 1, patience);
             listed.with_context(|| format!("serf at {} does not list all", agent.name()))?;
         }
         Ok(())
@@ -294,7 +301,7 @@ impl<'a> Trial<'a> {
             let table = self.nodes[host].table()?;
             Ok(table.values().filter(|facts| !node::is_gone(facts)).count() == count)
         })?;
-        if let Err(error) = self.agents_listed() {
+        if let Err(error) = self.agents_listed(SERF_WITHIN) {
             // What it does not know yet is its own affair; words that never come because of it are counted.
             self.run.measures.note(format!("after {fate:?} of n{host}, {SERF_WITHIN:?} later: {error:#}"));
         }
