@@ -71,7 +71,7 @@ impl Island {
         self.announce(node);
     }
 
-    /// So many of those that run end without a word.
+    /// One of those that run ends without a word.
     pub(crate) fn crash(&mut self) {
         if let Some(node) = self.one_that_runs(None) {
             self.processes[node].state = State::Crashed;
@@ -151,7 +151,7 @@ impl Island {
         (0..self.processes.len()).filter(|node| self.processes[*node].lives())
     }
 
-    /// Somebody that runs and does not stand still now and then, other than this one.
+    /// Somebody that runs and does not stand still now, other than this one.
     fn one_that_runs(&mut self, but: Option<usize>) -> Option<usize> {
         let mut running: Vec<usize> = (0..self.processes.len())
             .filter(|node| self.processes[*node].state == State::Running && Some(*node) != but)

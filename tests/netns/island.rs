@@ -32,9 +32,7 @@ impl Island {
     pub(crate) fn start(run: &Run, nodes: &[(&str, &[&str])]) -> Result<Self> {
         let mut island = Self::empty(run)?;
         let hosts = nodes.iter().map(|(name, _)| island.host(name)).collect::<Result<Vec<_>>>()?;
-        if hosts.len() >= neighbours::MANY {
-            neighbours::acquaint(&hosts.iter().chain([&island.client]).collect::<Vec<_>>())?;
-        }
+        neighbours::acquaint_many(&hosts.iter().chain([&island.client]).collect::<Vec<_>>())?;
         for (host, (_, arguments)) in hosts.iter().zip(nodes) {
             let node = Node::spawn(host, &island.folder, arguments)?;
             island.nodes.push(node);

@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::network::Host;
 
 /// From so many hosts on one wire on they are told of each other: fewer resolve addresses as they would anywhere.
-pub(crate) const MANY: usize = 20;
+const MANY: usize = 20;
 /// Where everybody is reached, and the hardware address that the kernel would use.
 const ALL: [(&str, &str); 2] =
     [("255.255.255.255", "ff:ff:ff:ff:ff:ff"), ("239.255.52.35", "01:00:5e:7f:34:23")];
@@ -25,6 +25,11 @@ struct Known {
     addresses: Vec<String>,
     /// Where all of its networks are reached.
     broadcasts: Vec<String>,
+}
+
+/// Tells hosts of each other where there are so many that the kernel's table would not hold them.
+pub(crate) fn acquaint_many(hosts: &[&Host]) -> Result<()> {
+    if hosts.len() < MANY { Ok(()) } else { acquaint(hosts) }
 }
 
 /// Tells these hosts, each with one interface, of each other; once more when one has come.

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::large::{number, settled, share};
-use crate::world::with_seeds;
+use crate::large::settled;
+use crate::world::{given, with_seeds};
 use crate::{ms, secs};
 
 /// Nothing happens for so long, and what is said then is counted.
@@ -13,10 +13,10 @@ const QUIET: Duration = secs(20);
 #[test]
 #[ignore = "one half of a comparison: cargo xtask bench detection"]
 fn beside_rivals() {
-    let members = number("ISLE_SIMULATION_MEMBERS").unwrap_or(200);
-    let crashes = number("ISLE_SIMULATION_CRASHES").unwrap_or(20);
-    let loss = share("ISLE_SIMULATION_LOSS").unwrap_or(0.05);
-    let stalls = share("ISLE_SIMULATION_STALLS").unwrap_or(0.0);
+    let members = given("ISLE_SIMULATION_MEMBERS").unwrap_or(200);
+    let crashes = given("ISLE_SIMULATION_CRASHES").unwrap_or(20);
+    let loss = given("ISLE_SIMULATION_LOSS").unwrap_or(0.05);
+    let stalls = given("ISLE_SIMULATION_STALLS").unwrap_or(0.0);
     with_seeds("beside_rivals", |seed| {
         let mut island = settled(members, seed, loss);
         island.run_for(QUIET);

@@ -6,7 +6,7 @@
 use std::thread;
 use std::time::Duration;
 
-use crate::world::{World, large_island, with_seeds};
+use crate::world::{World, given, large_island, with_seeds};
 use crate::{ms, secs};
 
 /// A node's share of the broadcasts of a thousand (1,000 beacons of 150 bytes a second) and its unicasts. DESIGN,
@@ -15,17 +15,7 @@ const STEADY_BYTES: u64 = 200_000;
 const UNICAST_BYTES: u64 = 22_000; // 11 kB each way
 
 fn size(usual: usize) -> usize {
-    number("ISLE_SIMULATION_MEMBERS").unwrap_or(usual)
-}
-
-/// What a variable of the environment says.
-pub fn number(variable: &str) -> Option<usize> {
-    std::env::var(variable).ok()?.parse().ok()
-}
-
-/// The same of a share, 0 to 1.
-pub fn share(variable: &str) -> Option<f64> {
-    std::env::var(variable).ok()?.parse().ok()
+    given("ISLE_SIMULATION_MEMBERS").unwrap_or(usual)
 }
 
 /// An island that has settled: all know all, and have named their watchers.
@@ -234,14 +224,14 @@ fn members_come_and_go() {
 #[ignore = "takes minutes: cargo xtask sim --members 10000 --seconds 60"]
 fn islands_of_a_thousand() {
     let (islands, seconds) =
-        (number("ISLE_SIMULATION_ISLANDS").unwrap_or(10), number("ISLE_SIMULATION_SECONDS").unwrap_or(60));
+        (given("ISLE_SIMULATION_ISLANDS").unwrap_or(10), given("ISLE_SIMULATION_SECONDS").unwrap_or(60));
     with_seeds("islands_of_a_thousand", |seed| {
         let threads = thread::available_parallelism().map_or(1, usize::from).min(islands);
         thread::scope(|scope| {
             for first in 0..threads {
                 scope.spawn(move || {
                     for number in (first..islands).step_by(threads) {
-                        one_of_many(seed + number as u64, secs(seconds as u64));
+                        one_of_many(seed + number as u64, secs(seconds));
                     }
                 });
             }

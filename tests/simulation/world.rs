@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
+use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -84,11 +85,15 @@ const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
 /// A socket holds so many datagrams of a process that stands still.
 const INBOX_MAX: usize = 5_000;
 
+/// What a variable of the environment says, if it says something of that kind.
+pub fn given<T: FromStr>(variable: &str) -> Option<T> {
+    std::env::var(variable).ok()?.parse().ok()
+}
+
 /// Runs a scenario with each seed, and says how to replay the one that fails.
 pub fn with_seeds(scenario: &str, run: impl Fn(u64)) {
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-    let first = number("ISLE_SIMULATION_SEED").unwrap_or(1);
-    for seed in first..first + number("ISLE_SIMULATION_SEEDS").unwrap_or(1) {
+    let first: u64 = given("ISLE_SIMULATION_SEED").unwrap_or(1);
+    for seed in first..first + given::<u64>("ISLE_SIMULATION_SEEDS").unwrap_or(1) {
         struct Replay<'a>(&'a str, u64);
         impl Drop for Replay<'_> {
             fn drop(&mut self) {
@@ -321,10 +326,11 @@ impl World {
     }
 
     fn arrive(&mut self, to: usize, source: Source, word: &Verified<Word>) {
-        if to < self.processes.len() {
-            self.listen(to);
+        if to >= self.processes.len() {
+            return;
         }
-        let Some(process) = self.processes.get_mut(to) else { return };
+        self.listen(to);
+        let process = &mut self.processes[to];
         process.traffic.received(source.shared, word.bytes.len());
         match process.state {
             State::Running => {

@@ -9,6 +9,7 @@ use clap::{Args, Subcommand};
 use serde_json::Value;
 
 use crate::run::{cargo, demand};
+use crate::scenarios;
 
 /// What to compare.
 #[derive(Subcommand)]
@@ -83,18 +84,23 @@ impl Detection {
         Ok(())
     }
 
+    /// What both play: a variable of the environment for one, an option for the other.
+    fn settings(&self) -> [(&'static str, String); 5] {
+        [
+            ("members", self.members.to_string()),
+            ("crashes", self.crashes.to_string()),
+            ("loss", self.loss.to_string()),
+            ("stalls", self.stalls.to_string()),
+            ("seed", self.seed.to_string()),
+        ]
+    }
+
     /// Isle's own state machine.
     fn simulate(&self, report: &Path) -> Result<()> {
         let mut command = cargo(&["test", "--package", "isle", "--test", "simulation", "--"]);
         command.args(["beside_rivals", "--include-ignored"]);
-        for (variable, value) in [
-            ("ISLE_SIMULATION_MEMBERS", self.members.to_string()),
-            ("ISLE_SIMULATION_CRASHES", self.crashes.to_string()),
-            ("ISLE_SIMULATION_LOSS", self.loss.to_string()),
-            ("ISLE_SIMULATION_STALLS", self.stalls.to_string()),
-            ("ISLE_SIMULATION_SEED", self.seed.to_string()),
-        ] {
-            command.env(variable, value);
+        for (name, value) in self.settings() {
+            command.env(format!("ISLE_SIMULATION_{}", name.to_uppercase()), value);
         }
         demand(command.env("ISLE_SIMULATION_REPORT", report))
     }
@@ -103,14 +109,8 @@ impl Detection {
     fn foca(&self) -> Result<Vec<Value>> {
         let mut command =
             cargo(&["run", "--release", "--quiet", "--manifest-path", "rivals/Cargo.toml", "--"]);
-        for (option, value) in [
-            ("--members", self.members.to_string()),
-            ("--crashes", self.crashes.to_string()),
-            ("--loss", self.loss.to_string()),
-            ("--stalls", self.stalls.to_string()),
-            ("--seed", self.seed.to_string()),
-        ] {
-            command.args([option, &value]);
+        for (name, value) in self.settings() {
+            command.args([format!("--{name}"), value]);
         }
         let output = command.stderr(std::process::Stdio::inherit()).output().context("starting cargo")?;
         ensure!(output.status.success(), "the rivals failed ({})", output.status);
@@ -120,9 +120,8 @@ impl Detection {
 
 /// Isle and serf on real wires, on the release build.
 fn trial(hosts: u32, report: &Path) -> Result<()> {
-    let mut command = cargo(&["test", "--release", "--package", "isle", "--test", "netns", "--"]);
-    command.arg("detection::beside_serf").env("ISLE_TRIAL", "1");
-    command.env("ISLE_TRIAL_MEMBERS", hosts.to_string());
+    let mut command = scenarios::trial();
+    command.arg("detection::beside_serf").env("ISLE_TRIAL_MEMBERS", hosts.to_string());
     demand(command.env("ISLE_SIMULATION_REPORT", report))
 }
 

@@ -191,16 +191,15 @@ impl Membership {
             (Some(role), watching) => {
                 *watching = Some(Box::new(Watching::new(role, number)));
                 let silent = now.saturating_duration_since(peer.silent_since()) > SILENCE_UNDECIDED;
-                match role {
+                let (wait, asks) = match role {
                     // Silence before this is not what its beacons to us were late by.
-                    Role::Named => self.timers.arm(now + SILENCE_MIN, Timer::Silence(id, number)),
-                    Role::Forsaken | Role::Undecided if silent => {
-                        self.timers.arm(now + ASK_BRIEFLY, Timer::Silence(id, number));
-                        self.ask(now, id, 2, ASK_BRIEFLY / 3);
-                    }
-                    Role::Forsaken | Role::Undecided => {
-                        self.timers.arm(now + ASK_AHEAD, Timer::Silence(id, number));
-                    }
+                    Role::Named => (SILENCE_MIN, false),
+                    Role::Forsaken | Role::Undecided if silent => (ASK_BRIEFLY, true),
+                    Role::Forsaken | Role::Undecided => (ASK_AHEAD, false),
+                };
+                self.timers.arm(now + wait, Timer::Silence(id, number));
+                if asks {
+                    self.ask(now, id, 2, ASK_BRIEFLY / 3);
                 }
             }
         }

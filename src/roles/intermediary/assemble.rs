@@ -334,13 +334,6 @@ impl Shared {
         Err(failure)
     }
 
-    fn note_refusal(&self, member: &Member, at: std::net::SocketAddr, error: &UpstreamError) {
-        if error.is_refusal() {
-            self.endpoints.forget(member, at);
-            self.mesh.connection_refused(member.id);
-        }
-    }
-
     /// The figure, if the body is what the catalogue promised.
     async fn checked(&self, share: &ShareHolders, body: bytes::Bytes) -> Result<Figure, Attempt> {
         let entry = share.entry.clone();

@@ -124,10 +124,7 @@ impl Shared {
             }
             Err(error) => {
                 debug!(member = %peer.id.short(), %error, "not handed over");
-                if error.is_refusal() {
-                    self.endpoints.forget(peer, at);
-                    self.mesh.connection_refused(peer.id);
-                }
+                self.note_refusal(peer, at, &error);
                 None
             }
         }

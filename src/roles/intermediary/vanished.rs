@@ -8,6 +8,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use isle_mesh::member::Member;
 use tokio::net::TcpStream;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::task::JoinSet;
@@ -15,6 +16,7 @@ use tokio::time::timeout;
 use tracing::debug;
 
 use super::{Shared, lock};
+use crate::upstream::UpstreamError;
 
 /// One address is tried once in this.
 const ONCE_IN: Duration = Duration::from_secs(1);
@@ -55,11 +57,23 @@ impl Shared {
         for member in self.mesh.table().all() {
             if !member.is_self && member.http_addresses.contains(&at) && member.is_choosable() {
                 debug!(member = %member.id.short(), %at, "its connections were closed, and it refuses others");
-                self.endpoints.forget(&member, at);
                 lock(&self.routes).vanished(&member.id, now);
-                self.mesh.connection_refused(member.id);
+                self.has_refused(&member, at);
             }
         }
+    }
+
+    /// Where a request failed because nobody listens there, its watchers are to know.
+    pub(super) fn note_refusal(&self, member: &Member, at: SocketAddr, error: &UpstreamError) {
+        if error.is_refusal() {
+            self.has_refused(member, at);
+        }
+    }
+
+    /// Whoever listens at this address next has to prove its key anew; the member's watchers are told to ask it.
+    fn has_refused(&self, member: &Member, at: SocketAddr) {
+        self.endpoints.forget(member, at);
+        self.mesh.connection_refused(member.id);
     }
 }
 

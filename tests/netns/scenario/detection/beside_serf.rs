@@ -120,9 +120,7 @@ impl<'a> Trial<'a> {
         let hosts =
             (0..count).map(|number| wire.host(&format!("n{number}"), &format!("{}/24", address(number))));
         let hosts = hosts.collect::<Result<Vec<_>>>()?;
-        if count >= neighbours::MANY {
-            neighbours::acquaint(&hosts.iter().collect::<Vec<_>>())?;
-        }
+        neighbours::acquaint_many(&hosts.iter().collect::<Vec<_>>())?;
         Ok(Self {
             run,
             wire,
