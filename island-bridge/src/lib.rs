@@ -1,5 +1,13 @@
-//! Links between islands.
+//! Links between islands: what two bridges say to each other, as state machines without IO.
 //!
-//! This crate will hold what two bridges say to each other: sessions as a state machine without IO, QUIC
-//! endpoints and tunnels. It has no code yet: a mesh is one island today. Its place in the
-//! workspace is fixed so that `isle-mesh` stays free of QUIC, and the node free of sessions.
+//! A bridge hands on the words of the members of its table exactly as their authors signed them, so it can leave
+//! something out but cannot invent, alter or revive. Nothing here opens a socket, reads a clock or waits: bytes and
+//! times go in, frames and events come out.
+//!
+//! | module | subject |
+//! |---|---|
+//! | [`frame`] | stream bytes to frames and back, with limits |
+//! | [`path`] | the islands that lie on a way |
+
+pub mod frame;
+pub mod path;
