@@ -282,7 +282,7 @@ pub struct DigestRequest {
 pub struct Wanted {
     /// Its number.
     pub bucket: u16,
-    /// Hashes of what the asker has in it: need not be sent.
+    /// Hashes of what the asker has in it, ascending: need not be sent.
     pub held: Vec<u64>,
 }
 

@@ -192,6 +192,9 @@ fn digest_request(body: &mut Reader<'_>) -> Result<DigestRequest, FrameError> {
     if !wanted.is_sorted_by(|one, next| one.bucket < next.bucket) {
         return Err(FrameError::Malformed("buckets are not in order"));
     }
+    if !wanted.iter().all(|wanted| wanted.held.is_sorted()) {
+        return Err(FrameError::Malformed("hashes are not in order"));
+    }
     Ok(DigestRequest { wanted, more })
 }
 

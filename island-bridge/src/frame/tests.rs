@@ -47,7 +47,11 @@ fn hellos() -> impl Strategy<Value = Hello> {
 fn requests() -> impl Strategy<Value = DigestRequest> {
     let held = proptest::collection::vec(any::<u64>(), 0..20);
     (proptest::collection::btree_map(any::<u16>(), held, 0..20), any::<bool>()).prop_map(|(wanted, more)| {
-        let wanted = wanted.into_iter().map(|(bucket, held)| Wanted { bucket, held }).collect();
+        let sorted = |(bucket, mut held): (u16, Vec<u64>)| {
+            held.sort_unstable();
+            Wanted { bucket, held }
+        };
+        let wanted = wanted.into_iter().map(sorted).collect();
         DigestRequest { wanted, more }
     })
 }

@@ -1,0 +1,161 @@
+//! The other side's journal, as we read it: where we stand, what we lack, when we want more.
+
+use super::values::Breach;
+use crate::frame::{Changes, Cursor, Digest, DigestRequest, Frame};
+use crate::journal::Journal;
+
+#[derive(Debug)]
+pub(super) struct Incoming {
+    stage: Stage,
+    /// Where the reading stands; good for another session once it streams.
+    cursor: Cursor,
+    /// The batch that is being merged.
+    merging: Option<u64>,
+    /// The urgent word that is being merged.
+    merging_urgent: Option<u64>,
+    ack_due: Option<u64>,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// We are to say how far we have read.
+    CursorDue,
+    /// Changes follow if it knows our cursor, else a digest.
+    Opening,
+    /// What lies behind this digest from `bucket` on is to be asked for.
+    Comparing {
+        digest: Digest,
+        bucket: usize,
+    },
+    /// The answer is coming; afterwards the digest goes on at `next`, if it does.
+    Asked {
+        digest: Digest,
+        next: Option<usize>,
+    },
+    Streaming,
+}
+
+impl Incoming {
+    /// `cursor` is where an earlier session stopped.
+    pub(super) fn new(cursor: Option<Cursor>) -> Self {
+        Self {
+            stage: Stage::CursorDue,
+            cursor: cursor.unwrap_or_default(),
+            merging: None,
+            merging_urgent: None,
+            ack_due: None,
+        }
+    }
+
+    /// The journal that is read counts as `instance`; another one's cursor means nothing there.
+    pub(super) fn of_instance(&mut self, instance: u64) {
+        if self.cursor.instance != instance {
+            self.cursor = Cursor { instance, ..Cursor::default() };
+        }
+    }
+
+    /// Where a later session may go on; `None` while a first reading is not finished.
+    pub(super) fn cursor(&self) -> Option<Cursor> {
+        let is_known = matches!(self.stage, Stage::Streaming | Stage::Opening | Stage::CursorDue);
+        (is_known && self.cursor.index > 0).then_some(self.cursor)
+    }
+
+    pub(super) fn is_merging(&self) -> bool {
+        self.merging.is_some()
+    }
+
+    pub(super) fn is_merging_urgent(&self) -> bool {
+        self.merging_urgent.is_some()
+    }
+
+    pub(super) fn handle_digest(&mut self, digest: Digest) -> Result<(), Breach> {
+        let Stage::Opening = self.stage else { return Err(Breach::OutOfTurn("a digest")) };
+        // What was urgent stays read: such words may have overtaken the digest.
+        self.cursor.index = 0;
+        self.stage = Stage::Comparing { digest, bucket: 0 };
+        Ok(())
+    }
+
+    /// Takes note of a batch; it counts once [`merged`](Self::merged).
+    pub(super) fn handle_changes(&mut self, changes: &Changes) -> Result<(), Breach> {
+        if self.merging.is_some() || self.ack_due.is_some() {
+            return Err(Breach::OutOfTurn("a batch"));
+        }
+        let follows = match &self.stage {
+            Stage::Opening | Stage::Streaming => changes.through > self.cursor.index,
+            Stage::Asked { digest, .. } => [0, digest.index].contains(&changes.through),
+            Stage::CursorDue | Stage::Comparing { .. } => return Err(Breach::OutOfTurn("a batch")),
+        };
+        if !follows {
+            return Err(Breach::Index);
+        }
+        if matches!(self.stage, Stage::Opening) {
+            self.stage = Stage::Streaming;
+        }
+        self.merging = Some(changes.through);
+        Ok(())
+    }
+
+    pub(super) fn handle_urgent(&mut self, index: u64) -> Result<(), Breach> {
+        if self.merging_urgent.is_some() {
+            return Err(Breach::OutOfTurn("an urgent word"));
+        }
+        if index <= self.cursor.urgent {
+            return Err(Breach::Index);
+        }
+        self.merging_urgent = Some(index);
+        Ok(())
+    }
+
+    pub(super) fn merged(&mut self) {
+        let Some(through) = self.merging.take() else { return };
+        self.ack_due = Some(through);
+        match &mut self.stage {
+            Stage::Asked { .. } if through == 0 => {}
+            Stage::Asked { digest, next } => {
+                let digest = std::mem::replace(digest, Digest { index: 0, buckets: Vec::new() });
+                match *next {
+                    Some(bucket) => self.stage = Stage::Comparing { digest, bucket },
+                    None => self.read_through(digest.index),
+                }
+            }
+            _ => self.cursor.index = through,
+        }
+    }
+
+    pub(super) fn merged_urgent(&mut self) {
+        if let Some(index) = self.merging_urgent.take() {
+            self.cursor.urgent = index;
+        }
+    }
+
+    /// The next frame for the table's stream.
+    pub(super) fn poll(&mut self, journal: &Journal) -> Option<Frame> {
+        if let Some(through) = self.ack_due.take() {
+            return Some(Frame::Ack { through });
+        }
+        match &mut self.stage {
+            Stage::CursorDue => {
+                self.stage = Stage::Opening;
+                Some(Frame::Cursor(self.cursor))
+            }
+            Stage::Comparing { digest, bucket } => {
+                let (request, next) = journal.request(&digest.buckets, *bucket);
+                let digest = std::mem::replace(digest, Digest { index: 0, buckets: Vec::new() });
+                if request.wanted.is_empty() {
+                    self.read_through(digest.index);
+                } else {
+                    self.stage = Stage::Asked { digest, next };
+                }
+                Some(Frame::DigestRequest(DigestRequest { more: next.is_some(), ..request }))
+            }
+            _ => None,
+        }
+    }
+
+    fn read_through(&mut self, index: u64) {
+        self.cursor.index = index;
+        self.cursor.urgent = self.cursor.urgent.max(index);
+        self.stage = Stage::Streaming;
+    }
+}

@@ -1,0 +1,226 @@
+//! Our journal, as the other side reads it: one batch at a time, each acknowledged before the next.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use isle_mesh::member::MemberId;
+
+use super::values::Breach;
+use crate::frame::{Changes, Cursor, Digest, DigestRequest, Frame};
+use crate::journal::{Entry, Journal, Position, hash_of};
+
+/// The other side hears so rarely how far it has read of what does not concern it: it only matters if the link breaks.
+const ADVANCE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Words of the other side that are remembered, so as not to send them back when they come over another link, too.
+/// What is dropped crosses once more.
+const HEARD_MAX: usize = 4096;
+
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    peer: MemberId,
+    stage: Stage,
+    /// The batch that is not acknowledged yet.
+    in_flight: Option<u64>,
+    /// All that can wait up to here was sent or need not be.
+    sent: u64,
+    /// How far the other side knows that it has read.
+    told: u64,
+    /// When it is to hear more, if it lags behind.
+    advance_at: Option<Instant>,
+    advance_due: bool,
+    /// All urgent changes up to here were sent or need not be.
+    urgent: u64,
+    heard: Heard,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// It has not said how far it has read.
+    Opening,
+    Opened(Cursor),
+    /// It has our digest, and is to say what it lacks.
+    Compared {
+        bits: u8,
+        index: u64,
+    },
+    Answering {
+        bits: u8,
+        index: u64,
+        request: DigestRequest,
+        at: Position,
+    },
+    /// It reads change after change.
+    Streaming,
+}
+
+impl Outgoing {
+    pub(super) fn new(peer: MemberId) -> Self {
+        Self {
+            peer,
+            stage: Stage::Opening,
+            in_flight: None,
+            sent: 0,
+            told: 0,
+            advance_at: None,
+            advance_due: false,
+            urgent: 0,
+            heard: Heard::default(),
+        }
+    }
+
+    /// The other side has this word.
+    pub(super) fn heard(&mut self, word: &[u8]) {
+        self.heard.insert(hash_of(word));
+    }
+
+    pub(super) fn handle_cursor(&mut self, cursor: Cursor) -> Result<(), Breach> {
+        let Stage::Opening = self.stage else { return Err(Breach::OutOfTurn("a cursor")) };
+        self.stage = Stage::Opened(cursor);
+        Ok(())
+    }
+
+    pub(super) fn handle_ack(&mut self, through: u64) -> Result<(), Breach> {
+        match self.in_flight.take() {
+            Some(in_flight) if in_flight == through => Ok(()),
+            Some(_) => Err(Breach::Index),
+            None => Err(Breach::OutOfTurn("an acknowledgement")),
+        }
+    }
+
+    pub(super) fn handle_request(&mut self, request: DigestRequest) -> Result<(), Breach> {
+        let (Stage::Compared { bits, index }, None) = (&self.stage, self.in_flight) else {
+            return Err(Breach::OutOfTurn("a request"));
+        };
+        let (bits, index) = (*bits, *index);
+        if request.wanted.last().is_some_and(|last| u32::from(last.bucket) >= 1 << bits) {
+            return Err(Breach::Bucket);
+        }
+        self.stage = match (request.wanted.is_empty(), request.more) {
+            (true, true) => return Err(Breach::OutOfTurn("an empty request")),
+            (true, false) => self.stream_from(index),
+            (false, _) => Stage::Answering { bits, index, request, at: Position::default() },
+        };
+        Ok(())
+    }
+
+    /// The next frame for the table's stream.
+    pub(super) fn poll_table(&mut self, now: Instant, journal: &Journal) -> Option<Frame> {
+        if let Some(digest) = self.open(journal) {
+            return Some(Frame::Digest(digest));
+        }
+        if self.in_flight.is_some() {
+            return None;
+        }
+        let changes = match &mut self.stage {
+            Stage::Answering { .. } => self.answer(journal),
+            Stage::Streaming => self.next_batch(now, journal)?,
+            _ => return None,
+        };
+        self.in_flight = Some(changes.through);
+        Some(Frame::Changes(changes))
+    }
+
+    /// The next urgent word.
+    pub(super) fn poll_urgent(&mut self, journal: &Journal) -> Option<Frame> {
+        if matches!(self.stage, Stage::Opening | Stage::Opened(_)) {
+            return None;
+        }
+        while let Some(entry) = journal.urgent_after(self.urgent) {
+            self.urgent = entry.index;
+            if !is_known(entry, self.peer, &self.heard) {
+                return Some(Frame::Urgent { index: entry.index, word: entry.bytes.clone() });
+            }
+        }
+        None
+    }
+
+    /// When the other side is to hear how far it has read.
+    pub(super) fn advance_at(&self) -> Option<Instant> {
+        self.advance_at
+    }
+
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
+        self.advance_due |= self.advance_at.take_if(|at| *at <= now).is_some();
+    }
+
+    /// Looks where the other side stands: there, or a digest is needed first.
+    fn open(&mut self, journal: &Journal) -> Option<Digest> {
+        let Stage::Opened(cursor) = self.stage else { return None };
+        if journal.knows(cursor) {
+            self.urgent = cursor.urgent;
+            self.stage = self.stream_from(cursor.index);
+            return None;
+        }
+        let (bits, index) = (journal.bucket_bits(), journal.head());
+        self.urgent = index;
+        self.stage = Stage::Compared { bits, index };
+        Some(Digest { index, buckets: journal.buckets(bits) })
+    }
+
+    fn stream_from(&mut self, index: u64) -> Stage {
+        (self.sent, self.told) = (index, index);
+        Stage::Streaming
+    }
+
+    fn answer(&mut self, journal: &Journal) -> Changes {
+        let Stage::Answering { bits, index, request, at } = &mut self.stage else {
+            return Changes::default();
+        };
+        let (bits, index) = (*bits, *index);
+        let answer = journal.answer(request, bits, index, *at);
+        let mut changes = Changes { through: 0, withdrawn: Vec::new(), words: answer.words };
+        if let Some(next) = answer.next {
+            *at = next;
+            return changes;
+        }
+        changes.through = index;
+        self.stage = if request.more { Stage::Compared { bits, index } } else { self.stream_from(index) };
+        changes
+    }
+
+    fn next_batch(&mut self, now: Instant, journal: &Journal) -> Option<Changes> {
+        let changes = journal.batch(self.sent, |entry| is_known(entry, self.peer, &self.heard));
+        self.sent = changes.through;
+        if changes.words.is_empty() && changes.withdrawn.is_empty() {
+            if self.sent == self.told {
+                return None;
+            }
+            if !self.advance_due {
+                self.advance_at.get_or_insert(now + ADVANCE_INTERVAL);
+                return None;
+            }
+        }
+        (self.advance_at, self.advance_due) = (None, false);
+        self.told = self.sent;
+        Some(changes)
+    }
+}
+
+fn is_known(entry: &Entry, peer: MemberId, heard: &Heard) -> bool {
+    entry.from == Some(peer) || heard.contains(entry.hash)
+}
+
+/// Hashes of words, the last [`HEARD_MAX`] of them.
+#[derive(Debug, Default)]
+struct Heard {
+    known: BTreeSet<u64>,
+    order: VecDeque<u64>,
+}
+
+impl Heard {
+    fn insert(&mut self, hash: u64) {
+        if !self.known.insert(hash) {
+            return;
+        }
+        self.order.push_back(hash);
+        if self.order.len() > HEARD_MAX {
+            let oldest = self.order.pop_front().expect("it was just filled");
+            self.known.remove(&oldest);
+        }
+    }
+
+    fn contains(&self, hash: u64) -> bool {
+        self.known.contains(&hash)
+    }
+}
