@@ -9,9 +9,11 @@
 //! | [`frame`] | stream bytes to frames and back, with limits |
 //! | [`journal`] | what changed in the own table, as links read it |
 //! | [`path`] | the islands that lie on a way |
+//! | [`redial`] | when a configured link is tried again |
 //! | [`session`] | one link: hello, what each side lacks, goodbye |
 
 pub mod frame;
 pub mod journal;
 pub mod path;
+pub mod redial;
 pub mod session;
