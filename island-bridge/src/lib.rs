@@ -10,10 +10,12 @@
 //! | [`journal`] | what changed in the own table, as links read it |
 //! | [`path`] | the islands that lie on a way |
 //! | [`redial`] | when a configured link is tried again |
+//! | [`routes`] | which islands can be reached, through whom |
 //! | [`session`] | one link: hello, what each side lacks, goodbye |
 
 pub mod frame;
 pub mod journal;
 pub mod path;
 pub mod redial;
+pub mod routes;
 pub mod session;

@@ -1,0 +1,375 @@
+//! Which islands can be reached, through whom, at what cost: a path vector between islands.
+//!
+//! A bridge hears from each link which islands lie behind it and by what path, and from the other bridges of its own
+//! island what they have heard. It chooses the cheapest, and tells each link its own island and the rest, always with
+//! the whole path. A path that names one's own island is never accepted, so no loop can be chosen however old the
+//! news is. To its own island it tells only what its own links bring: what another bridge said goes no further.
+//!
+//! A cheaper path replaces the chosen one only if it costs at most five sixths of it. What is no longer true is told
+//! at once; everything else that changed, once a second.
+#![cfg_attr(not(test), deny(clippy::disallowed_methods))]
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use isle_mesh::member::MemberId;
+
+use crate::frame::{IslandLoad, Reach, Route};
+use crate::path::Path;
+
+#[cfg(test)]
+mod tests;
+mod told;
+
+use told::Told;
+
+/// Islands that one link, or one bridge, may speak of; more are ignored.
+pub const ISLANDS_MAX: usize = 256;
+
+/// What each link costs besides its round trip: of two ways as long the one over fewer bridges is better. Guessed.
+const HOP_COST: Duration = Duration::from_millis(1);
+
+/// An island that no path leads to is given up after this: another path may come as the answer to the loss of the
+/// last. Several round trips within a continent. Guessed.
+const DOUBT: Duration = Duration::from_millis(200);
+
+/// What one bridge knows of the ways to other islands.
+#[derive(Debug)]
+pub struct RouteTable {
+    island: String,
+    load: IslandLoad,
+    links: BTreeMap<MemberId, Link>,
+    /// What the other bridges of our island said.
+    bridges: BTreeMap<MemberId, BTreeMap<String, Reach>>,
+    chosen: BTreeMap<String, Choice>,
+    /// Islands that were chosen a way to and have none, with the time at which they are given up.
+    doubted: BTreeMap<String, Instant>,
+    /// What our island was told.
+    told: Told,
+    is_leaving: bool,
+    events: VecDeque<Event>,
+}
+
+#[derive(Debug)]
+struct Link {
+    island: String,
+    cost: Duration,
+    /// As the other side said it: its island is the first on each path.
+    heard: BTreeMap<String, Reach>,
+    told: Told,
+}
+
+/// What has changed, for people and for whoever chooses where requests go.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Event {
+    /// The first way to this island has come.
+    IslandUp(String),
+    /// The last way to this island has been gone for 200 ms.
+    IslandDown(String),
+}
+
+/// The way to an island that is taken.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Choice {
+    /// Through whom it leaves this island.
+    pub via: Via,
+    /// The islands on it, from the next one on, and its whole cost.
+    pub reach: Reach,
+}
+
+/// Who carries what leaves the island.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Via {
+    /// We do, over the link to this bridge of another island.
+    Link(MemberId),
+    /// This other bridge of our island.
+    Bridge(MemberId),
+}
+
+/// A way that could be taken.
+#[derive(Clone, Copy, Debug)]
+struct Candidate<'a> {
+    via: Via,
+    path: &'a Path,
+    cost: Duration,
+    load: IslandLoad,
+}
+
+impl RouteTable {
+    /// Of a bridge of `island` without links.
+    #[must_use]
+    pub fn new(island: String) -> Self {
+        Self {
+            island,
+            load: IslandLoad::default(),
+            links: BTreeMap::new(),
+            bridges: BTreeMap::new(),
+            chosen: BTreeMap::new(),
+            doubted: BTreeMap::new(),
+            told: Told::of_island(),
+            is_leaving: false,
+            events: VecDeque::new(),
+        }
+    }
+
+    /// A link to the bridge `peer` of another island is up; `round_trip` is the connection's.
+    pub fn link_up(&mut self, now: Instant, peer: MemberId, island: String, round_trip: Duration) {
+        let cost = round_trip + HOP_COST;
+        self.links.insert(peer, Link { island, cost, heard: BTreeMap::new(), told: Told::of_link() });
+        self.refresh(now);
+    }
+
+    /// That link is down: nothing lies behind it any more.
+    pub fn link_down(&mut self, now: Instant, peer: MemberId) {
+        self.links.remove(&peer);
+        self.refresh(now);
+    }
+
+    /// The round trip of that link has been measured again.
+    pub fn link_round_trip(&mut self, now: Instant, peer: MemberId, round_trip: Duration) {
+        if let Some(link) = self.links.get_mut(&peer) {
+            link.cost = round_trip + HOP_COST;
+            self.refresh(now);
+        }
+    }
+
+    /// What the other side of that link said, in its order. A path that names our own island, or does not start with
+    /// the other side's, counts as no path.
+    pub fn link_routes(&mut self, now: Instant, peer: MemberId, routes: Vec<Route>) {
+        let Some(link) = self.links.get_mut(&peer) else { return };
+        for route in routes {
+            let island = route.island().to_owned();
+            match route {
+                Route::Reach(reach) if reach.path.next() == link.island => {
+                    hear(&mut link.heard, &self.island, island, Some(reach));
+                }
+                _ => hear(&mut link.heard, &self.island, island, None),
+            }
+        }
+        self.refresh(now);
+    }
+
+    /// How busy islands are, as the other side of that link says; only those that it has said a route for.
+    pub fn link_load(&mut self, now: Instant, peer: MemberId, loads: Vec<(String, IslandLoad)>) {
+        let Some(link) = self.links.get_mut(&peer) else { return };
+        for (island, load) in loads {
+            if let Some(reach) = link.heard.get_mut(&island) {
+                reach.load = load;
+            }
+        }
+        self.refresh(now);
+    }
+
+    /// All that another bridge of our own island can reach, by its newest ROUTES word; nothing, when it is gone.
+    pub fn bridge_routes(&mut self, now: Instant, bridge: MemberId, reaches: Vec<Reach>) {
+        let mut heard = BTreeMap::new();
+        for reach in reaches {
+            hear(&mut heard, &self.island, reach.path.destination().to_owned(), Some(reach));
+        }
+        if heard.is_empty() {
+            self.bridges.remove(&bridge);
+        } else {
+            self.bridges.insert(bridge, heard);
+        }
+        self.refresh(now);
+    }
+
+    /// How large and busy our own island is.
+    pub fn own_load(&mut self, load: IslandLoad) {
+        self.load = load;
+    }
+
+    /// From now on nothing can be reached through us: everything is withdrawn, for good.
+    pub fn leave(&mut self, now: Instant) {
+        self.is_leaving = true;
+        self.refresh(now);
+    }
+
+    /// Time has passed.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        while let Some((island, _)) = self.doubted.iter().find(|(_, at)| **at <= now) {
+            let island = island.clone();
+            self.doubted.remove(&island);
+            self.events.push_back(Event::IslandDown(island));
+        }
+    }
+
+    /// When `handle_timeout`, `poll_link` or `poll_own` has something to do.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let due = self.links.values().filter_map(|link| link.told.due_at());
+        due.chain(self.told.due_at()).chain(self.doubted.values().copied()).min()
+    }
+
+    /// What the other side of that link is to be told now; empty if nothing. To be asked after every input and
+    /// timeout, and said: it is not given again.
+    pub fn poll_link(&mut self, now: Instant, peer: MemberId) -> Vec<Route> {
+        let Some(link) = self.links.get(&peer) else { return Vec::new() };
+        if !link.told.is_due(now) {
+            return Vec::new();
+        }
+        let wanted = self.wanted_by_link(link);
+        self.links.get_mut(&peer).map_or_else(Vec::new, |link| link.told.tell(now, wanted))
+    }
+
+    /// What our own island is to be told now: all that our links reach, if that is something new. The body of the
+    /// ROUTES word.
+    pub fn poll_own(&mut self, now: Instant) -> Option<Vec<Reach>> {
+        if !self.told.is_due(now) {
+            return None;
+        }
+        let wanted = self.wanted_by_island();
+        let reaches = wanted.values().map(|(_, reach)| reach.clone()).collect();
+        self.told.tell(now, wanted);
+        Some(reaches)
+    }
+
+    /// The loads to be said on that link: our island's, and of those that it was told of.
+    #[must_use]
+    pub fn loads(&self, peer: MemberId) -> Vec<(String, IslandLoad)> {
+        let Some(link) = self.links.get(&peer) else { return Vec::new() };
+        let of = |island: &String| match self.chosen.get(island) {
+            _ if *island == self.island => Some((island.clone(), self.load)),
+            choice => choice.map(|choice| (island.clone(), choice.reach.load)),
+        };
+        link.told.islands().filter_map(of).collect()
+    }
+
+    /// The way to `island` that is taken.
+    #[must_use]
+    pub fn best(&self, island: &str) -> Option<&Choice> {
+        self.chosen.get(island)
+    }
+
+    /// All islands that can be reached, and how.
+    pub fn islands(&self) -> impl Iterator<Item = (&str, &Choice)> {
+        self.chosen.iter().map(|(island, choice)| (island.as_str(), choice))
+    }
+
+    /// What has happened.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// Chooses anew, and looks what has to be told because of that. O(islands x links x (links + bridges)).
+    fn refresh(&mut self, now: Instant) {
+        let mut chosen = BTreeMap::new();
+        for island in self.known() {
+            let before = self.chosen.get(island).map(|choice| choice.via);
+            if let Some(candidate) = select(self.candidates(island), before) {
+                let reach = candidate.reach(candidate.path.clone());
+                chosen.insert(island.to_owned(), Choice { via: candidate.via, reach });
+            }
+        }
+        for island in self.chosen.keys().filter(|island| !chosen.contains_key(*island)) {
+            self.doubted.insert(island.clone(), now + DOUBT);
+        }
+        for island in chosen.keys().filter(|island| !self.chosen.contains_key(*island)) {
+            if self.doubted.remove(island).is_none() {
+                self.events.push_back(Event::IslandUp(island.clone()));
+            }
+        }
+        self.chosen = chosen;
+        self.compare(now);
+    }
+
+    /// Compares what everybody was told with what they should know.
+    fn compare(&mut self, now: Instant) {
+        let is_true = |island: &str, via: Via, path: &Path| {
+            self.candidates(island).any(|it| it.via == via && path.islands().ends_with(it.path.islands()))
+        };
+        let own = self.told.compare(&self.wanted_by_island(), is_true);
+        let compare_link = |link: &Link| link.told.compare(&self.wanted_by_link(link), is_true);
+        let pending: Vec<_> = self.links.values().map(compare_link).collect();
+        self.told.set_pending(now, own);
+        for (link, pending) in self.links.values_mut().zip(pending) {
+            link.told.set_pending(now, pending);
+        }
+    }
+
+    /// All islands that anybody has spoken of.
+    fn known(&self) -> BTreeSet<&str> {
+        let by_links = self.links.values().flat_map(|link| link.heard.keys());
+        let by_bridges = self.bridges.values().flat_map(BTreeMap::keys);
+        by_links.chain(by_bridges).map(String::as_str).collect()
+    }
+
+    fn candidates(&self, island: &str) -> impl Iterator<Item = Candidate<'_>> {
+        let over_links = self.links.iter().filter_map(move |(peer, link)| {
+            let reach = link.heard.get(island)?;
+            Some(Candidate::new(Via::Link(*peer), reach, link.cost))
+        });
+        let over_bridges = self.bridges.iter().filter_map(move |(bridge, heard)| {
+            let reach = heard.get(island)?;
+            Some(Candidate::new(Via::Bridge(*bridge), reach, Duration::ZERO))
+        });
+        over_links.chain(over_bridges)
+    }
+
+    /// What the other side of a link should know: our island, and the cheapest way to each other that does not lead
+    /// back through its own. So it learns of the way round before it needs it.
+    fn wanted_by_link(&self, link: &Link) -> Wanted {
+        let mut wanted = Wanted::new();
+        if self.is_leaving {
+            return wanted;
+        }
+        for island in self.known() {
+            let ways = self.candidates(island).filter(|way| !way.path.contains(&link.island));
+            if let Some(way) = select(ways, link.told.via(island))
+                && let Ok(path) = way.path.through(&self.island)
+            {
+                wanted.insert(island.to_owned(), (Some(way.via), way.reach(path)));
+            }
+        }
+        if let Ok(path) = Path::new(vec![self.island.clone()]) {
+            let here = Reach { path, cost: Duration::ZERO, load: self.load };
+            wanted.insert(self.island.clone(), (None, here));
+        }
+        wanted
+    }
+
+    /// What our own island should know: where our links lead.
+    fn wanted_by_island(&self) -> Wanted {
+        let mut wanted = Wanted::new();
+        if self.is_leaving {
+            return wanted;
+        }
+        for island in self.known() {
+            let ways = self.candidates(island).filter(|way| matches!(way.via, Via::Link(_)));
+            if let Some(way) = select(ways, self.told.via(island)) {
+                wanted.insert(island.to_owned(), (Some(way.via), way.reach(way.path.clone())));
+            }
+        }
+        wanted
+    }
+}
+
+/// What somebody should know of each island, and through whom it goes; `None` for our own.
+type Wanted = BTreeMap<String, (Option<Via>, Reach)>;
+
+impl<'a> Candidate<'a> {
+    fn new(via: Via, reach: &'a Reach, further: Duration) -> Self {
+        Self { via, path: &reach.path, cost: reach.cost + further, load: reach.load }
+    }
+
+    fn reach(&self, path: Path) -> Reach {
+        Reach { path, cost: self.cost, load: self.load }
+    }
+}
+
+/// The cheapest, but the one that was taken before unless that costs over a fifth more.
+fn select<'a>(ways: impl Iterator<Item = Candidate<'a>>, before: Option<Via>) -> Option<Candidate<'a>> {
+    let ways: Vec<_> = ways.collect();
+    let cheapest = ways.iter().min_by_key(|way| (way.cost, way.path.islands().len(), way.via))?;
+    let is_near = |way: &&Candidate<'_>| Some(way.via) == before && way.cost * 5 <= cheapest.cost * 6;
+    Some(*ways.iter().find(is_near).unwrap_or(cheapest))
+}
+
+/// Keeps what was said of `island` in place of what was said before, or nothing if it leads back to our own.
+fn hear(heard: &mut BTreeMap<String, Reach>, own: &str, island: String, reach: Option<Reach>) {
+    let has_room = heard.len() < ISLANDS_MAX || heard.contains_key(&island);
+    match reach {
+        Some(reach) if has_room && !reach.path.contains(own) => heard.insert(island, reach),
+        _ => heard.remove(&island),
+    };
+}

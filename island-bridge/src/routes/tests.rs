@@ -1,0 +1,206 @@
+//! Ways between islands: found, replaced, withdrawn, never in a circle.
+
+use super::*;
+
+fn bridge(number: u8) -> MemberId {
+    MemberId([number; 32])
+}
+
+fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+fn reach(path: &str, cost: u64) -> Reach {
+    let path = Path::new(path.split_whitespace().map(str::to_owned).collect()).unwrap();
+    Reach { path, cost: ms(cost), load: IslandLoad::default() }
+}
+
+fn routes(reaches: &[(&str, u64)]) -> Vec<Route> {
+    reaches.iter().map(|(path, cost)| Route::Reach(reach(path, *cost))).collect()
+}
+
+/// Island "a" with links to "b" (bridge 1, 9 ms away) and "c" (bridge 2, 19 ms away), and the time.
+fn two_links() -> (RouteTable, Instant) {
+    let (mut table, now) = (RouteTable::new("a".into()), Instant::now());
+    table.link_up(now, bridge(1), "b".into(), ms(9));
+    table.link_up(now, bridge(2), "c".into(), ms(19));
+    table.link_routes(now, bridge(1), routes(&[("b", 0)]));
+    table.link_routes(now, bridge(2), routes(&[("c", 0)]));
+    (table, now)
+}
+
+fn way(table: &RouteTable, island: &str) -> Option<(String, u128)> {
+    let choice = table.best(island)?;
+    Some((choice.reach.path.islands().join(" "), choice.reach.cost.as_millis()))
+}
+
+fn said(table: &mut RouteTable, now: Instant, peer: u8) -> Vec<String> {
+    let text = |route: Route| match route {
+        Route::Reach(reach) => reach.path.islands().join(" "),
+        Route::Withdrawn(island) => format!("no {island}"),
+    };
+    table.poll_link(now, bridge(peer)).into_iter().map(text).collect()
+}
+
+fn events(table: &mut RouteTable) -> Vec<Event> {
+    std::iter::from_fn(|| table.poll_event()).collect()
+}
+
+#[test]
+fn the_cheapest_way_is_taken_round_trips_added() {
+    let (mut table, now) = two_links();
+    assert_eq!(way(&table, "b"), Some(("b".into(), 10)));
+    table.link_routes(now, bridge(1), routes(&[("b d", 50)]));
+    assert_eq!(way(&table, "d"), Some(("b d".into(), 60)));
+    table.link_routes(now, bridge(2), routes(&[("c d", 10)]));
+    assert_eq!(way(&table, "d"), Some(("c d".into(), 30)));
+}
+
+#[test]
+fn a_little_cheaper_is_not_worth_a_change() {
+    let (mut table, now) = two_links();
+    table.link_routes(now, bridge(1), routes(&[("b d", 50)]));
+    table.link_routes(now, bridge(2), routes(&[("c d", 31)]));
+    assert_eq!(way(&table, "d"), Some(("b d".into(), 60)));
+    table.link_round_trip(now, bridge(2), ms(17));
+    assert_eq!(way(&table, "d"), Some(("c d".into(), 49)));
+}
+
+#[test]
+fn a_path_that_leads_back_is_no_path() {
+    let (mut table, now) = two_links();
+    table.link_routes(now, bridge(1), routes(&[("b d", 50)]));
+    table.link_routes(now, bridge(1), routes(&[("b a d", 1)]));
+    assert_eq!(way(&table, "d"), None);
+    table.link_routes(now, bridge(1), routes(&[("x d", 1)]));
+    assert_eq!(way(&table, "d"), None);
+    table.bridge_routes(now, bridge(3), vec![reach("e a d", 1), reach("e", 5)]);
+    assert_eq!((way(&table, "d"), way(&table, "e")), (None, Some(("e".into(), 5))));
+}
+
+#[test]
+fn each_link_is_told_of_our_island_and_of_ways_not_through_its_own() {
+    let (mut table, now) = two_links();
+    table.link_routes(now, bridge(1), routes(&[("b d", 0)]));
+    table.link_routes(now, bridge(2), routes(&[("c d", 30)]));
+    assert_eq!(said(&mut table, now, 1), ["a", "a c", "a c d"]);
+    assert_eq!(said(&mut table, now, 2), ["a", "a b", "a b d"]);
+    assert_eq!(said(&mut table, now + ms(5000), 2), Vec::<String>::new());
+}
+
+#[test]
+fn our_island_is_told_only_what_our_own_links_bring() {
+    let (mut table, now) = two_links();
+    table.bridge_routes(now, bridge(3), vec![reach("b", 1), reach("e", 5)]);
+    assert_eq!(way(&table, "b"), Some(("b".into(), 1)));
+    let told = table.poll_own(now).unwrap();
+    assert_eq!(told, [reach("b", 10), reach("c", 20)]);
+    assert_eq!(said(&mut table, now, 2), ["a", "a b", "a e"]);
+    table.bridge_routes(now, bridge(3), Vec::new());
+    assert_eq!((way(&table, "b").map(|way| way.1), way(&table, "e")), (Some(10), None));
+}
+
+#[test]
+fn a_path_has_at_most_eight_islands() {
+    let (mut table, now) = two_links();
+    table.link_routes(now, bridge(1), routes(&[("b 2 3 4 5 6 7 8", 0), ("b 2 3 4 5 6 7", 0)]));
+    assert!(way(&table, "8").is_some() && way(&table, "7").is_some());
+    let told = said(&mut table, now, 2);
+    assert!(told.contains(&"a b 2 3 4 5 6 7".into()) && !told.iter().any(|path| path.ends_with('8')));
+}
+
+#[test]
+fn a_loss_is_told_at_once_and_what_is_only_better_once_a_second() {
+    let (mut table, now) = two_links();
+    said(&mut table, now, 2);
+    table.link_routes(now + ms(60), bridge(1), routes(&[("b d", 10)]));
+    assert_eq!(said(&mut table, now + ms(60), 2), ["a b d"]);
+    // Dearer: still true.
+    table.link_routes(now + ms(200), bridge(1), routes(&[("b d", 100)]));
+    assert_eq!(said(&mut table, now + ms(200), 2), Vec::<String>::new());
+    assert_eq!(table.links[&bridge(2)].told.due_at(), Some(now + ms(1060)));
+    table.link_routes(now + ms(300), bridge(1), vec![Route::Withdrawn("d".into())]);
+    assert_eq!(said(&mut table, now + ms(300), 2), ["no d"]);
+    table.link_routes(now + ms(310), bridge(1), routes(&[("b d", 10)]));
+    assert_eq!(said(&mut table, now + ms(310), 2), Vec::<String>::new());
+    assert_eq!(said(&mut table, now + ms(350), 2), ["a b d"]);
+}
+
+#[test]
+fn small_steps_of_cost_add_up() {
+    let (mut table, now) = two_links();
+    said(&mut table, now, 2);
+    let mut told = 0;
+    for step in 1..=50 {
+        table.link_round_trip(now + ms(step * 2000), bridge(1), ms(9 + step));
+        told += said(&mut table, now + ms(step * 2000), 2).len();
+    }
+    assert!((10..25).contains(&told), "{told}");
+}
+
+#[test]
+fn an_island_is_down_once_when_its_last_way_is_gone_and_up_once() {
+    let (mut table, now) = two_links();
+    table.link_routes(now, bridge(2), routes(&[("c b", 10)]));
+    let up = |island: &str| Event::IslandUp(island.into());
+    assert_eq!(events(&mut table), [up("b"), up("c")]);
+    assert!(table.poll_own(now).is_some());
+    table.link_down(now, bridge(1));
+    assert_eq!(way(&table, "b"), Some(("c b".into(), 30)));
+    table.link_down(now, bridge(2));
+    table.handle_timeout(now + ms(199));
+    assert_eq!(events(&mut table), []);
+    assert_eq!(table.poll_timeout(), Some(now + ms(50)));
+    assert_eq!(table.poll_own(now + ms(50)), Some(Vec::new()));
+    assert_eq!(table.poll_timeout(), Some(now + ms(200)));
+    table.handle_timeout(now + ms(200));
+    let down = |island: &str| Event::IslandDown(island.into());
+    assert_eq!(events(&mut table), [down("b"), down("c")]);
+    table.link_up(now + ms(300), bridge(1), "b".into(), ms(9));
+    table.link_routes(now + ms(300), bridge(1), routes(&[("b", 0)]));
+    table.link_routes(now + ms(400), bridge(1), routes(&[("b", 0)]));
+    assert_eq!(events(&mut table), [up("b")]);
+}
+
+#[test]
+fn a_way_that_comes_back_soon_was_never_lost() {
+    let (mut table, now) = two_links();
+    events(&mut table);
+    table.link_routes(now, bridge(1), vec![Route::Withdrawn("b".into())]);
+    table.link_routes(now + ms(150), bridge(2), routes(&[("c b", 10)]));
+    table.handle_timeout(now + ms(500));
+    assert_eq!(events(&mut table), []);
+}
+
+#[test]
+fn who_leaves_withdraws_everything() {
+    let (mut table, now) = two_links();
+    said(&mut table, now, 1);
+    table.poll_own(now);
+    table.leave(now + ms(60));
+    assert_eq!(said(&mut table, now + ms(60), 1), ["no a", "no c"]);
+    assert_eq!(table.poll_own(now + ms(60)), Some(Vec::new()));
+    table.link_routes(now + ms(2000), bridge(2), routes(&[("c d", 10)]));
+    assert_eq!(said(&mut table, now + ms(2000), 1), Vec::<String>::new());
+}
+
+#[test]
+fn loads_follow_the_ways_that_were_told() {
+    let (mut table, now) = two_links();
+    let busy = IslandLoad { members: 5, in_flight: 3, capacity: 9 };
+    table.link_load(now, bridge(1), vec![("b".into(), busy), ("unknown".into(), busy)]);
+    table.own_load(IslandLoad { members: 1, ..busy });
+    assert_eq!(table.loads(bridge(2)), []);
+    said(&mut table, now, 2);
+    assert_eq!(table.loads(bridge(2)), [("a".into(), IslandLoad { members: 1, ..busy }), ("b".into(), busy)]);
+}
+
+#[test]
+fn a_link_speaks_of_at_most_256_islands() {
+    let (mut table, now) = two_links();
+    let many = |from: usize| (from..from + 300).map(|number| Route::Reach(reach(&format!("b {number}"), 1)));
+    table.link_routes(now, bridge(1), many(0).collect());
+    table.link_routes(now, bridge(1), many(300).collect());
+    assert_eq!(table.links[&bridge(1)].heard.len(), ISLANDS_MAX);
+    assert_eq!(table.islands().count(), ISLANDS_MAX + 1);
+}
