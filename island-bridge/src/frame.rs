@@ -37,6 +37,8 @@ pub const WITHDRAWN_MAX: usize = 512;
 pub const BUCKET_BITS_MAX: u8 = 12;
 /// Most hashes in one [`DigestRequest`], and most buckets.
 pub const HELD_MAX: usize = 8192;
+/// Most words in one frame of the urgent stream.
+pub const URGENT_WORDS_MAX: usize = 2;
 /// Most routes in one frame; more go into several.
 pub const ROUTES_MAX: usize = 32;
 /// Most islands in one frame of loads.
@@ -124,12 +126,12 @@ pub enum Frame {
     Digest(Digest),
     /// "Of that I lack these."
     DigestRequest(DigestRequest),
-    /// One word that must not wait.
+    /// One word that must not wait; before it the word of the member that it is judged by, if that may not have come.
     Urgent {
         /// Its place in the sender's journal.
         index: u64,
-        /// The whole datagram.
-        word: Bytes,
+        /// Whole datagrams, 1 to [`URGENT_WORDS_MAX`].
+        words: Vec<Bytes>,
     },
     /// Which islands can be reached through the sender. What is not named stays as it was.
     Routes(Vec<Route>),

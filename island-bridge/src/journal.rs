@@ -103,7 +103,7 @@ pub(crate) struct Entry {
     pub(crate) meaning: u64,
     /// The bridge that told us, if one did: it need not be told.
     pub(crate) from: Option<MemberId>,
-    is_urgent: bool,
+    pub(crate) is_urgent: bool,
 }
 
 impl Journal {
@@ -242,10 +242,12 @@ impl Journal {
         changes
     }
 
-    /// The first urgent change after `index`.
-    pub(crate) fn urgent_after(&self, index: u64) -> Option<&Entry> {
+    /// The first urgent change after `index`, and the member's own word if the change is a verdict on it.
+    pub(crate) fn urgent_after(&self, index: u64) -> Option<(&Entry, Option<&Entry>)> {
         let later = (Bound::Excluded(index), Bound::Unbounded);
-        self.urgent.range(later).next().map(|(_, key)| &self.entries[key])
+        let key = self.urgent.range(later).next().map(|(_, key)| *key)?;
+        let judged = (key.1 == Part::Verdict).then(|| &self.entries[&(key.0, Part::Own)]);
+        Some((&self.entries[&key], judged))
     }
 
     fn remove(&mut self, key: Key) {

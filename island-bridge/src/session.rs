@@ -331,9 +331,9 @@ impl Session {
             }
             Frame::Digest(digest) => self.incoming.handle_digest(digest)?,
             Frame::DigestRequest(request) => self.outgoing.handle_request(request)?,
-            Frame::Urgent { index, word } => {
+            Frame::Urgent { index, words } => {
                 self.incoming.handle_urgent(index)?;
-                self.hand_over(Stream::Urgent, Vec::new(), vec![word]);
+                self.hand_over(Stream::Urgent, Vec::new(), words);
             }
             Frame::Routes(routes) => self.events.push_back(Event::Routes(routes)),
             Frame::Goodbye(reason) => self.handle_goodbye(reason),

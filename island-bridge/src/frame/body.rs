@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use isle_mesh::wire::DATAGRAM_BYTES_MAX;
 
 use super::reader::{Reader, put_blob, put_list, put_text};
 use super::{
     BATCH_BYTES_MAX, BATCH_WORDS_MAX, BUCKET_BITS_MAX, Changes, Cursor, Digest, DigestRequest, Frame,
     FrameError, Goodbye, HELD_MAX, Hello, IslandLoad, LOADS_MAX, ROUTES_MAX, Reach, Refusal, Route, Stream,
-    WITHDRAWN_MAX, Wanted,
+    URGENT_WORDS_MAX, WITHDRAWN_MAX, Wanted,
 };
 use crate::path::{PATH_ISLANDS_MAX, Path};
 
@@ -85,9 +86,9 @@ pub(super) fn write(frame: &Frame, out: &mut Vec<u8>) {
                 put_list(&wanted.held, out, |hash, out| out.extend_from_slice(&hash.to_be_bytes()));
             });
         }
-        Frame::Urgent { index, word } => {
+        Frame::Urgent { index, words } => {
             out.extend_from_slice(&index.to_be_bytes());
-            put_blob(word, out);
+            put_list(words, out, |word, out| put_blob(word, out));
         }
         Frame::Routes(routes) => put_list(routes, out, put_route),
         Frame::Goodbye(Goodbye::Leaving) => out.push(1),
@@ -113,7 +114,7 @@ pub(super) fn read(kind: u8, body: &[u8]) -> Result<Frame, FrameError> {
         CHANGES => Frame::Changes(changes(&mut body)?),
         DIGEST => Frame::Digest(digest(&mut body)?),
         DIGEST_REQUEST => Frame::DigestRequest(digest_request(&mut body)?),
-        URGENT => Frame::Urgent { index: body.word64()?, word: body.blob(DATAGRAM_BYTES_MAX)? },
+        URGENT => Frame::Urgent { index: body.word64()?, words: urgent_words(&mut body)? },
         ROUTES => Frame::Routes(body.list(ROUTES_MAX, route)?),
         GOODBYE => Frame::Goodbye(match body.byte()? {
             1 => Goodbye::Leaving,
@@ -167,6 +168,11 @@ fn changes(body: &mut Reader<'_>) -> Result<Changes, FrameError> {
         Ok(word)
     })?;
     Ok(Changes { through, withdrawn, words })
+}
+
+fn urgent_words(body: &mut Reader<'_>) -> Result<Vec<Bytes>, FrameError> {
+    let words = body.list(URGENT_WORDS_MAX, |body| body.blob(DATAGRAM_BYTES_MAX))?;
+    if words.is_empty() { Err(FrameError::Malformed("an urgent frame without a word")) } else { Ok(words) }
 }
 
 fn digest(body: &mut Reader<'_>) -> Result<Digest, FrameError> {

@@ -87,7 +87,8 @@ pub(crate) fn frames() -> impl Strategy<Value = Frame> {
         changes,
         digests,
         requests().prop_map(Frame::DigestRequest),
-        (any::<u64>(), words()).prop_map(|(index, word)| Frame::Urgent { index, word }),
+        (any::<u64>(), proptest::collection::vec(words(), 1..=URGENT_WORDS_MAX))
+            .prop_map(|(index, words)| Frame::Urgent { index, words }),
         proptest::collection::vec(routes(), 0..ROUTES_MAX).prop_map(Frame::Routes),
         prop_oneof![Just(Goodbye::Leaving), Just(Goodbye::Unlinked)].prop_map(Frame::Goodbye),
     ]

@@ -56,7 +56,7 @@ fn the_same_word_is_no_change() {
 fn urgent_words_are_read_apart() {
     let journal = journal([own(1, "a1"), about(2, What::Own, "farewell"), own(3, "c1")]);
     assert_eq!(texts(&journal.batch(0, |_| false).words), ["a1", "c1"]);
-    assert_eq!(journal.urgent_after(0).map(|entry| &entry.bytes[..]), Some(&b"farewell"[..]));
+    assert_eq!(journal.urgent_after(0).map(|(entry, _)| &entry.bytes[..]), Some(&b"farewell"[..]));
     assert!(journal.urgent_after(2).is_none());
 }
 

@@ -26,6 +26,8 @@ pub(super) struct Outgoing {
     sent: u64,
     /// How far the other side knows that it has read.
     told: u64,
+    /// How far it has said that it has.
+    read: u64,
     /// When it is to hear more, if it lags behind.
     advance_at: Option<Instant>,
     advance_due: bool,
@@ -62,6 +64,7 @@ impl Outgoing {
             in_flight: None,
             sent: 0,
             told: 0,
+            read: 0,
             advance_at: None,
             advance_due: false,
             urgent: 0,
@@ -82,7 +85,10 @@ impl Outgoing {
 
     pub(super) fn handle_ack(&mut self, through: u64) -> Result<(), Breach> {
         match self.in_flight.take() {
-            Some(in_flight) if in_flight == through => Ok(()),
+            Some(in_flight) if in_flight == through => {
+                self.read = self.read.max(through);
+                Ok(())
+            }
             Some(_) => Err(Breach::Index),
             None => Err(Breach::OutOfTurn("an acknowledgement")),
         }
@@ -126,11 +132,19 @@ impl Outgoing {
         if matches!(self.stage, Stage::Opening | Stage::Opened(_)) {
             return None;
         }
-        while let Some(entry) = journal.urgent_after(self.urgent) {
+        while let Some((entry, judged)) = journal.urgent_after(self.urgent) {
             self.urgent = entry.index;
-            if !is_known(entry, self.peer, &self.heard) {
-                return Some(Frame::Urgent { index: entry.index, word: entry.bytes.clone() });
+            if is_known(entry, self.peer, &self.heard) {
+                continue;
             }
+            let mut words = Vec::new();
+            if let Some(judged) = judged.filter(|judged| self.may_lack(judged)) {
+                words.push(judged.bytes.clone());
+                // It need not follow in a batch.
+                self.heard.insert(judged.hash);
+            }
+            words.push(entry.bytes.clone());
+            return Some(Frame::Urgent { index: entry.index, words });
         }
         None
     }
@@ -144,11 +158,18 @@ impl Outgoing {
         self.advance_due |= self.advance_at.take_if(|at| *at <= now).is_some();
     }
 
+    /// Whether a word may not have come to the other side before what is urgent now: one that can wait, or any while
+    /// digests are compared.
+    fn may_lack(&self, entry: &Entry) -> bool {
+        let can_wait = !entry.is_urgent || !matches!(self.stage, Stage::Streaming);
+        can_wait && entry.index > self.read && !is_known(entry, self.peer, &self.heard)
+    }
+
     /// Looks where the other side stands: there, or a digest is needed first.
     fn open(&mut self, journal: &Journal) -> Option<Digest> {
         let Stage::Opened(cursor) = self.stage else { return None };
         if journal.knows(cursor) {
-            self.urgent = cursor.urgent;
+            (self.urgent, self.read) = (cursor.urgent, cursor.index);
             self.stage = self.stream_from(cursor.index);
             return None;
         }

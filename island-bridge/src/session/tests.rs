@@ -9,7 +9,8 @@ use crate::frame::{Changes, Digest, DigestRequest, Wanted};
 
 mod pair;
 
-use pair::{DELAY, Pair, Side, ms, settings, word};
+use crate::journal::{Change, What};
+use pair::{DELAY, Pair, Side, member, ms, settings, word};
 
 #[test]
 fn at_first_contact_each_gets_what_it_lacks_and_nothing_else() {
@@ -107,6 +108,26 @@ fn no_batch_follows_before_the_last_was_merged_but_urgent_words_do() {
     pair.sides[1].session.merged(Stream::Urgent);
     pair.run_for(ms(100));
     assert_eq!(pair.sides[1].table, BTreeMap::from([(1, 1), (2, 1), (3, 1)]));
+}
+
+#[test]
+fn a_verdict_does_not_overtake_the_word_it_is_judged_by() {
+    let mut pair = Pair::new();
+    pair.run_for(ms(100));
+    pair.sides[1].is_stuck = true;
+    pair.sides[0].learn(1, 1, false, None);
+    pair.run_for(ms(100));
+    pair.sides[0].learn(2, 1, false, None);
+    let votes = Change { member: member(2), what: What::Down, bytes: word(9, 9, true), is_urgent: true };
+    pair.sides[0].journal.record(votes, None).unwrap();
+    pair.said.clear();
+    pair.transmit();
+    let words = vec![word(2, 1, false), word(9, 9, true)];
+    assert_eq!(pair.said, [(0, Frame::Urgent { index: 3, words })]);
+    pair.sides[1].is_stuck = false;
+    pair.sides[1].session.merged(Stream::Table);
+    pair.run_for(ms(2000));
+    assert_eq!(pair.words_said(), 2);
 }
 
 #[test]
@@ -307,7 +328,7 @@ fn breaking_the_protocol_ends_the_link() {
     let digest = || Frame::Digest(Digest { index: 5, buckets: vec![3] });
     let cursor = || Frame::Cursor(Cursor::default());
     let hello = || Frame::Hello(up().0.session.hello(&Journal::new(1, 1)));
-    let urgent = |index| Frame::Urgent { index, word: word(1, 1, true) };
+    let urgent = |index| Frame::Urgent { index, words: vec![word(1, 1, true)] };
     for (frames, breach) in [
         (vec![hello()], Breach::SecondHello),
         (vec![Frame::Ack { through: 1 }], Breach::OutOfTurn("an acknowledgement")),

@@ -170,7 +170,7 @@ impl Pair {
     pub(super) fn words_said(&self) -> usize {
         let words = |(_, frame): &(usize, Frame)| match frame {
             Frame::Changes(changes) => changes.words.len(),
-            Frame::Urgent { .. } => 1,
+            Frame::Urgent { words, .. } => words.len(),
             _ => 0,
         };
         self.said.iter().map(words).sum()
