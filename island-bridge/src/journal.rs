@@ -45,7 +45,8 @@ pub enum What {
     Own,
     /// Others have given it up.
     Down,
-    /// It lives after all: a pulse that ends the verdict.
+    /// It lives after all: a pulse that ends the verdict. To be recorded also when a link brings a verdict that one's own
+    /// table knows to be void: others may still believe it.
     Refuted,
 }
 
@@ -152,7 +153,7 @@ impl Journal {
         let Change { member, what, bytes, is_urgent } = change;
         let hash = hash_of(&bytes);
         let own = self.entries.get(&(member, Part::Own)).map(|entry| (entry.hash, entry.meaning));
-        let verdict = self.entries.get(&(member, Part::Verdict)).map(|entry| entry.what);
+        let verdict = self.entries.get(&(member, Part::Verdict)).map(|entry| (entry.what, entry.hash));
         let (part, meaning) = match (what, own) {
             (What::Own, Some((known, _))) if known == hash => return Ok(None),
             (What::Own, None) if self.members == self.members_max => {
@@ -163,10 +164,9 @@ impl Journal {
                 (Part::Own, hash)
             }
             (_, None) => return Err(JournalError::Unknown),
-            (What::Down, Some(_)) if verdict == Some(What::Down) => return Ok(None),
+            (What::Down, Some(_)) if verdict.is_some_and(|(what, _)| what == What::Down) => return Ok(None),
             (What::Down, Some((_, meaning))) => (Part::Verdict, hash_of(&meaning.to_be_bytes())),
-            // Who never heard the verdict has nothing to take back.
-            (What::Refuted, Some(_)) if verdict != Some(What::Down) => return Ok(None),
+            (What::Refuted, Some(_)) if verdict == Some((What::Refuted, hash)) => return Ok(None),
             (What::Refuted, Some(_)) => (Part::Verdict, 0),
         };
         let key = (member, part);

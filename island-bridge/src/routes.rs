@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use isle_mesh::member::MemberId;
 
 use crate::frame::{IslandLoad, Reach, Route};
-use crate::path::Path;
+use crate::path::{PATH_ISLANDS_MAX, Path};
 
 #[cfg(test)]
 mod tests;
@@ -314,7 +314,11 @@ impl RouteTable {
             return wanted;
         }
         for island in self.known() {
-            let ways = self.candidates(island).filter(|way| !way.path.contains(&link.island));
+            // A path that is as long as may be leads no further, however cheap it is.
+            let is_open = |way: &Candidate<'_>| {
+                !way.path.contains(&link.island) && way.path.islands().len() < PATH_ISLANDS_MAX
+            };
+            let ways = self.candidates(island).filter(is_open);
             if let Some(way) = select(ways, link.told.via(island))
                 && let Ok(path) = way.path.through(&self.island)
             {

@@ -55,8 +55,9 @@ impl Journal {
         let differing = (from..theirs.len()).filter(|bucket| ![0, ours[*bucket]].contains(&theirs[*bucket]));
         for number in differing {
             let bucket = u16::try_from(number).expect("a digest has at most 4096 buckets");
-            let mut held: Vec<u64> =
-                self.bucket(bucket, bits, None).map(|(_, entry)| entry.meaning).collect();
+            // Pulses that end a verdict mean nothing by themselves, and are not named: they are sent to be safe.
+            let meanings = self.bucket(bucket, bits, None).map(|(_, entry)| entry.meaning);
+            let mut held: Vec<u64> = meanings.filter(|meaning| *meaning != 0).collect();
             // Only a stranger who picks its keys fills one bucket so; having that one whole again is no harm.
             if held.len() > HELD_MAX {
                 held = Vec::new();

@@ -46,10 +46,11 @@ fn a_slow_reader_reads_only_the_newest_word() {
 fn the_same_word_is_no_change() {
     let mut journal = journal([own(1, "a1")]);
     assert_eq!(journal.record(own(1, "a1"), None), Ok(None));
-    assert_eq!(journal.record(about(1, What::Refuted, "pulse"), None), Ok(None));
     journal.record(about(1, What::Down, "votes"), None).unwrap();
     assert_eq!(journal.record(about(1, What::Down, "other votes"), None), Ok(None));
-    assert_eq!(journal.head(), 2);
+    journal.record(about(1, What::Refuted, "pulse"), None).unwrap();
+    assert_eq!(journal.record(about(1, What::Refuted, "pulse"), None), Ok(None));
+    assert_eq!(journal.head(), 3);
 }
 
 #[test]
@@ -156,6 +157,14 @@ fn synchronise(writer: &Journal, reader: &Journal) -> Vec<Bytes> {
         }
     }
     words
+}
+
+#[test]
+fn whoever_believes_an_old_verdict_is_sent_what_ends_it() {
+    let ours = journal([own(1, "a1"), about(1, What::Refuted, "pulse")]);
+    let theirs = journal([own(1, "a1"), about(1, What::Down, "votes")]);
+    assert_eq!(synchronise(&ours, &theirs), ["pulse"]);
+    assert_eq!(synchronise(&ours, &journal([own(1, "a1")])), Vec::<Bytes>::new());
 }
 
 proptest! {

@@ -106,6 +106,10 @@ fn a_path_has_at_most_eight_islands() {
     table.link_routes(now, bridge(1), routes(&[("b 2 3 4 5 6 7 8", 0), ("b 2 3 4 5 6 7", 0)]));
     assert!(way(&table, "8").is_some() && way(&table, "7").is_some());
     let told = said(&mut table, now, 2);
+    table.link_up(now, bridge(4), "e".into(), ms(500));
+    table.link_routes(now, bridge(4), routes(&[("e 8", 1)]));
+    assert_eq!(way(&table, "8").map(|way| way.0), Some("b 2 3 4 5 6 7 8".into()));
+    assert!(said(&mut table, now + ms(50), 2).contains(&"a e 8".into()));
     assert!(told.contains(&"a b 2 3 4 5 6 7".into()) && !told.iter().any(|path| path.ends_with('8')));
 }
 
