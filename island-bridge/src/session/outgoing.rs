@@ -139,9 +139,8 @@ impl Outgoing {
             }
             let mut words = Vec::new();
             if let Some(judged) = judged.filter(|judged| self.may_lack(judged)) {
+                // It follows in a batch all the same: should the link break now, only that is sure to be sent again.
                 words.push(judged.bytes.clone());
-                // It need not follow in a batch.
-                self.heard.insert(judged.hash);
             }
             words.push(entry.bytes.clone());
             return Some(Frame::Urgent { index: entry.index, words });

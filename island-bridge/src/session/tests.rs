@@ -119,7 +119,7 @@ fn a_verdict_does_not_overtake_the_word_it_is_judged_by() {
     pair.run_for(ms(100));
     pair.sides[0].learn(2, 1, false, None);
     let votes = Change { member: member(2), what: What::Down, bytes: word(9, 9, true), is_urgent: true };
-    pair.sides[0].journal.record(votes, None).unwrap();
+    pair.sides[0].journal.record(votes.clone(), None).unwrap();
     pair.said.clear();
     pair.transmit();
     let words = vec![word(2, 1, false), word(9, 9, true)];
@@ -127,7 +127,11 @@ fn a_verdict_does_not_overtake_the_word_it_is_judged_by() {
     pair.sides[1].is_stuck = false;
     pair.sides[1].session.merged(Stream::Table);
     pair.run_for(ms(2000));
-    assert_eq!(pair.words_said(), 2);
+    assert_eq!(pair.words_said(), 3);
+    // Once it is known to have come, a verdict goes alone.
+    pair.sides[0].journal.record(Change { what: What::Refuted, ..votes }, None).unwrap();
+    pair.run_for(ms(100));
+    assert_eq!(pair.words_said(), 4);
 }
 
 #[test]

@@ -4,24 +4,25 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use island_bridge::frame::{self, Frame, Goodbye, IslandLoad, Reach, Stream};
+use island_bridge::frame::{Frame, IslandLoad, Reach, Stream};
 use island_bridge::journal::Journal;
 use island_bridge::path::Path;
 use island_bridge::routes::{self, RouteTable};
-use island_bridge::session::{Admission, Event, PROTOCOL, Session, Settings};
+use island_bridge::session::{Event, Session};
 use isle_mesh::member::MemberId;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use crate::link::{Content, Inbound, Link, Packet, WINDOW};
+use crate::link::{Content, Link, Packet};
 use crate::table::{Kind, Known, Table, Word, merge, view};
+
+mod faults;
+mod streams;
 
 /// How long a broadcast takes on an island.
 const WIRE_DELAY: Duration = Duration::from_millis(2);
 /// How long it takes to verify and merge what came on a stream.
 const MERGE_DELAY: Duration = Duration::from_millis(1);
-/// How long an island takes to find that one of its bridges is dead.
-const DEATH_DELAY: Duration = Duration::from_millis(800);
 
 pub(crate) struct World {
     pub(crate) now: Instant,
@@ -51,6 +52,8 @@ pub(crate) struct Bridge {
     pub(crate) routes: RouteTable,
     ends: Vec<(usize, usize)>,
     routes_wake_at: Option<Instant>,
+    /// Its newest ROUTES word, as its island's table has it.
+    said: Vec<Reach>,
     is_dead: bool,
 }
 
@@ -72,6 +75,8 @@ enum Job {
     Wire(usize, Word),
     WireRoutes(usize, MemberId, Vec<Reach>),
     Loads(usize),
+    /// Its island finds that this bridge is dead, if it is.
+    Found(usize),
 }
 
 impl World {
@@ -104,6 +109,7 @@ impl World {
                     routes: RouteTable::new(name.clone()),
                     ends: Vec::new(),
                     routes_wake_at: None,
+                    said: Vec::new(),
                     is_dead: false,
                 });
                 let first = Duration::from_millis(self.rng.random_range(0..1000));
@@ -171,66 +177,6 @@ impl World {
             }
         }
         text
-    }
-
-    pub(crate) fn cut(&mut self, link: usize) {
-        self.links[link].is_cut = true;
-    }
-
-    pub(crate) fn heal(&mut self, link: usize) {
-        self.links[link].is_cut = false;
-        for packet in std::mem::take(&mut self.links[link].held) {
-            self.plan(self.links[link].delay, Job::Arrive(packet));
-        }
-    }
-
-    /// The process ends without a word; its connections are reset.
-    pub(crate) fn kill(&mut self, bridge: usize) {
-        self.bridges[bridge].is_dead = true;
-        for (link, end) in self.bridges[bridge].ends.clone() {
-            if self.links[link].ends[end].session.take().is_some() {
-                self.send(link, end, Content::Closed);
-            }
-        }
-        let sibling_ids = self.siblings(bridge);
-        for sibling in sibling_ids {
-            self.plan(DEATH_DELAY, Job::WireRoutes(sibling, self.bridges[bridge].id, Vec::new()));
-        }
-    }
-
-    /// The process starts again, with a journal that nobody has read.
-    pub(crate) fn restart(&mut self, bridge: usize) {
-        self.kill(bridge);
-        let instance = self.rng.random();
-        let name = self.islands[self.bridges[bridge].island].name.clone();
-        let this = &mut self.bridges[bridge];
-        (this.is_dead, this.routes_wake_at) = (false, None);
-        (this.journal, this.routes) = (Journal::new(instance, 100_000), RouteTable::new(name));
-        for known in this.table.values() {
-            for word in known.words() {
-                this.journal.record(word.change(), None).expect("the journal has room");
-            }
-        }
-        for (link, end) in self.bridges[bridge].ends.clone() {
-            self.links[link].ends[end].cursor = None;
-            if end == 0 {
-                self.plan(Duration::from_millis(50), Job::Dial(link));
-            }
-        }
-    }
-
-    /// The bridge leaves on purpose.
-    pub(crate) fn leave(&mut self, bridge: usize) {
-        self.bridges[bridge].routes.leave(self.now);
-        self.settle(bridge);
-        for (link, end) in self.bridges[bridge].ends.clone() {
-            if let Some(session) = &mut self.links[link].ends[end].session {
-                session.goodbye(self.now, Goodbye::Leaving);
-            }
-        }
-        self.settle(bridge);
-        // Whoever calls it now finds nobody.
-        self.bridges[bridge].is_dead = true;
     }
 
     /// A member says its next word of this kind, or others its next verdict; its island's bridges hear it.
@@ -331,6 +277,12 @@ impl World {
                 self.bridges[bridge].routes.bridge_routes(self.now, from, reaches);
                 self.settle(bridge);
             }
+            Job::Found(bridge) if !self.bridges[bridge].is_dead => {}
+            Job::Found(bridge) => {
+                for sibling in self.siblings(bridge) {
+                    self.plan(Duration::ZERO, Job::WireRoutes(sibling, self.bridges[bridge].id, Vec::new()));
+                }
+            }
             Job::Loads(bridge) => {
                 self.say_loads(bridge);
                 self.settle(bridge);
@@ -357,103 +309,6 @@ impl World {
     fn redial(&mut self, link: usize) {
         let at = self.links[link].redial.next(self.now);
         self.plan(at - self.now, Job::Dial(link));
-    }
-
-    fn connect(&mut self, link: usize) {
-        let bridges = [0, 1].map(|end| self.links[link].ends[end].bridge);
-        if bridges.iter().any(|bridge| self.bridges[*bridge].is_dead) {
-            return self.redial(link);
-        }
-        for end in [0, 1] {
-            self.disconnect(link, end);
-        }
-        self.links[link].connection += 1;
-        for end in [0, 1] {
-            let island = self.islands[self.bridges[bridges[end]].island].name.clone();
-            let cursor = self.links[link].ends[end].cursor;
-            let settings = Settings {
-                peer: self.bridges[bridges[1 - end]].id,
-                admission: Admission::Known,
-                island,
-                island_id: None,
-                software: String::new(),
-                protocol: PROTOCOL,
-                invite: None,
-                cursor,
-            };
-            let this = &mut self.links[link].ends[end];
-            this.streams = Stream::ALL.map(Inbound::new);
-            (this.session, this.wake_at) = (Some(Session::new(self.now, settings)), None);
-        }
-        for bridge in bridges {
-            self.settle(bridge);
-        }
-    }
-
-    /// The connection is gone at this end.
-    fn disconnect(&mut self, link: usize, end: usize) {
-        let this = &mut self.links[link].ends[end];
-        if let Some(session) = this.session.take() {
-            this.cursor = session.cursor().or(this.cursor);
-            let (bridge, peer) = (this.bridge, self.peer(link, end));
-            self.bridges[bridge].routes.link_down(self.now, peer);
-        }
-    }
-
-    fn peer(&self, link: usize, end: usize) -> MemberId {
-        self.bridges[self.links[link].ends[1 - end].bridge].id
-    }
-
-    fn arrive(&mut self, packet: Packet) {
-        let Packet { link, end, connection, .. } = packet;
-        if self.links[link].is_cut {
-            return self.links[link].held.push(packet);
-        }
-        if self.links[link].connection != connection || self.links[link].ends[end].session.is_none() {
-            return;
-        }
-        match packet.content {
-            Content::Closed => {
-                self.disconnect(link, end);
-                if end == 0 {
-                    self.redial(link);
-                }
-            }
-            Content::Bytes(stream) => {
-                let inbound = &mut self.links[link].ends[end].streams[stream];
-                inbound.waiting.extend(inbound.on_way.pop_front().expect("each packet has its bytes"));
-                self.read(link, end);
-            }
-        }
-        self.settle(self.links[link].ends[end].bridge);
-    }
-
-    /// Hands over what has come, as far as it is wanted.
-    fn read(&mut self, link: usize, end: usize) {
-        for (index, stream) in Stream::ALL.into_iter().enumerate() {
-            loop {
-                let this = &mut self.links[link].ends[end];
-                let Some(session) = this.session.as_mut().filter(|session| session.wants(stream)) else {
-                    break;
-                };
-                let inbound = &mut this.streams[index];
-                let mut input = &*inbound.waiting.make_contiguous();
-                let before = input.len();
-                let frame = inbound.decoder.read(&mut input).expect("an honest bridge says only frames");
-                let taken = before - input.len();
-                inbound.waiting.drain(..taken);
-                inbound.outstanding -= taken;
-                let Some(frame) = frame else { break };
-                session
-                    .handle_frame(self.now, frame.clone())
-                    .expect("an honest bridge keeps to the protocol");
-                for word in words(&frame) {
-                    let crossing = self.crossings.entry((link, word)).or_default();
-                    crossing.read[1 - end].get_or_insert(self.now);
-                }
-                self.take_events(link, end);
-            }
-        }
     }
 
     /// After any input of a bridge: what follows from it is said.
@@ -521,6 +376,7 @@ impl World {
             }
         }
         if let Some(reaches) = self.bridges[bridge].routes.poll_own(now) {
+            self.bridges[bridge].said.clone_from(&reaches);
             for sibling in self.siblings(bridge) {
                 let job = Job::WireRoutes(sibling, self.bridges[bridge].id, reaches.clone());
                 self.plan(WIRE_DELAY, job);
@@ -551,45 +407,6 @@ impl World {
                 }
             }
         }
-    }
-
-    fn transmit(&mut self, link: usize, end: usize) {
-        let bridge = self.links[link].ends[end].bridge;
-        for (index, stream) in Stream::ALL.into_iter().enumerate() {
-            while self.links[link].ends[1 - end].streams[index].outstanding < WINDOW {
-                let Some(session) = &mut self.links[link].ends[end].session else { return };
-                let journal = &self.bridges[bridge].journal;
-                let Some(frame) = session.poll_transmit(self.now, stream, journal) else { break };
-                for word in words(&frame) {
-                    self.crossings.entry((link, word)).or_default().sent[end].push(self.now);
-                }
-                let mut bytes = Vec::new();
-                frame::encode(&frame, &mut bytes);
-                self.links[link].ends[1 - end].streams[index].outstanding += bytes.len();
-                for piece in bytes.chunks(self.rng.random_range(100..20_000)) {
-                    self.links[link].ends[1 - end].streams[index].on_way.push_back(piece.to_vec());
-                    self.send(link, end, Content::Bytes(index));
-                }
-            }
-        }
-    }
-
-    /// Puts something on its way from `end` to the other one; delays vary by a tenth.
-    fn send(&mut self, link: usize, end: usize, content: Content) {
-        let delay = self.links[link].delay.mul_f64(self.rng.random_range(1.0..1.1));
-        let streams = &mut self.links[link].ends[1 - end].streams;
-        let mut at = self.now + delay;
-        match &content {
-            Content::Bytes(stream) => {
-                at = streams[*stream].last_arrival.map_or(at, |last| last.max(at));
-                streams[*stream].last_arrival = Some(at);
-            }
-            Content::Closed => {
-                at = streams.iter().filter_map(|stream| stream.last_arrival).fold(at, Instant::max)
-            }
-        }
-        let packet = Packet { link, end: 1 - end, connection: self.links[link].connection, content };
-        self.plan(at - self.now, Job::Arrive(packet));
     }
 
     fn schedule(&mut self, link: usize, end: usize) {
