@@ -290,6 +290,26 @@ fn of_two_bridges_either_can_die_and_the_island_stays_reachable() {
 }
 
 #[test]
+fn ten_islands_of_a_hundred_agree_in_every_shape() {
+    let shapes = [("line", line(10)), ("ring", ring(10)), ("star", star(10)), ("mesh", full(10))];
+    for seed in seeds(2) {
+        for (shape, edges) in &shapes {
+            let mut world = settled(seed, 10, 100, edges, ms(20));
+            for _ in 0..100 {
+                world.churn_some();
+                let pause = world.rng.random_range(0..20);
+                world.run_for(ms(pause));
+            }
+            let limit = diameter(10, edges) * ms(44) + ms(100);
+            let took = world.run_until_equal(limit);
+            assert!(took.is_some(), "seed {seed}, {shape}: {}", world.difference());
+            println!("seed {seed}, {shape}: equal after {took:?}");
+            assert_each_crossed_once(&world, seed);
+        }
+    }
+}
+
+#[test]
 fn random_graphs_agree_soon_after_the_last_fault() {
     let mut slowest = Duration::ZERO;
     for seed in seeds(30) {
