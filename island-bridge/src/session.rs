@@ -34,7 +34,7 @@ mod values;
 use incoming::Incoming;
 use outgoing::Outgoing;
 use pulse::Pulse;
-pub use values::{Admission, Breach, DownReason, Event, Greeting, Settings, Wakeup, Why};
+pub use values::{Admission, Breach, Counters, DownReason, Event, Greeting, Settings, Wakeup, Why};
 
 /// Lowest and highest version of the protocol that this code speaks.
 pub const PROTOCOL: (u8, u8) = (1, 1);
@@ -62,6 +62,7 @@ pub struct Session {
     /// What is still said when the link is over.
     last_words: Option<Frame>,
     events: VecDeque<Event>,
+    counters: Counters,
 }
 
 #[derive(Debug)]
@@ -106,6 +107,7 @@ impl Session {
             goodbye: None,
             last_words: None,
             events: VecDeque::new(),
+            counters: Counters::default(),
             settings,
         }
     }
@@ -250,7 +252,7 @@ impl Session {
         if let Some(frame) = self.last_words.take_if(|frame| frame.stream() == stream) {
             return Some(frame);
         }
-        match (&self.phase, stream) {
+        let frame = match (&self.phase, stream) {
             (Phase::Over, _) => None,
             (_, Stream::Control) => self.poll_control(now, journal),
             (Phase::Up, Stream::Table) if self.goodbye.is_none() => {
@@ -258,7 +260,16 @@ impl Session {
             }
             (Phase::Up, Stream::Urgent) => self.poll_urgent(journal),
             _ => None,
-        }
+        }?;
+        let words = match &frame {
+            Frame::Changes(changes) => changes.words.len() as u64,
+            Frame::Urgent { words, .. } => words.len() as u64,
+            _ => 0,
+        };
+        self.counters.words_sent += words;
+        self.counters.urgent_sent += if stream == Stream::Urgent { words } else { 0 };
+        self.counters.digests += u64::from(matches!(frame, Frame::Digest(_)));
+        Some(frame)
     }
 
     /// What has happened.
@@ -270,6 +281,12 @@ impl Session {
     #[must_use]
     pub fn cursor(&self) -> Option<Cursor> {
         self.incoming.cursor()
+    }
+
+    /// What the link has carried.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.counters
     }
 
     /// The smoothed round trip, once measured.
@@ -329,7 +346,10 @@ impl Session {
                 self.incoming.handle_changes(&changes)?;
                 self.hand_over(Stream::Table, changes.withdrawn, changes.words);
             }
-            Frame::Digest(digest) => self.incoming.handle_digest(digest)?,
+            Frame::Digest(digest) => {
+                self.incoming.handle_digest(digest)?;
+                self.counters.digests += 1;
+            }
             Frame::DigestRequest(request) => self.outgoing.handle_request(request)?,
             Frame::Urgent { index, words } => {
                 self.incoming.handle_urgent(index)?;
@@ -345,6 +365,8 @@ impl Session {
         for word in &words {
             self.outgoing.heard(word);
         }
+        self.counters.words_heard += words.len() as u64;
+        self.counters.urgent_heard += if stream == Stream::Urgent { words.len() as u64 } else { 0 };
         if withdrawn.is_empty() && words.is_empty() {
             self.merged(stream);
         } else {

@@ -1,5 +1,7 @@
 //! Ways between islands: found, replaced, withdrawn, never in a circle.
 
+use proptest::prelude::*;
+
 use super::*;
 
 fn bridge(number: u8) -> MemberId {
@@ -207,4 +209,89 @@ fn a_link_speaks_of_at_most_256_islands() {
     table.link_routes(now, bridge(1), many(300).collect());
     assert_eq!(table.links[&bridge(1)].heard.len(), ISLANDS_MAX);
     assert_eq!(table.islands().count(), ISLANDS_MAX + 1);
+}
+
+/// Something that happens to a bridge of island "a" with links to "b", "c" and "d".
+#[derive(Clone, Debug)]
+enum Step {
+    Up(u8),
+    Down(u8),
+    Said(u8, Vec<Route>),
+    Bridge(Vec<Reach>),
+    RoundTrip(u8, u64),
+    Wait(u64),
+}
+
+fn steps() -> impl Strategy<Value = Step> {
+    let islands = || proptest::sample::subsequence(vec!["a", "b", "c", "d", "e", "f"], 1..5).prop_shuffle();
+    let reaches = move || (islands(), 0..100u64).prop_map(|(path, cost)| reach(&path.join(" "), cost));
+    let withdrawn = proptest::sample::select(vec!["a", "b", "c", "d", "e", "f"])
+        .prop_map(|island| Route::Withdrawn(island.into()));
+    let routes = prop_oneof![3 => reaches().prop_map(Route::Reach), 1 => withdrawn];
+    prop_oneof![
+        2 => (0..3u8).prop_map(Step::Up),
+        1 => (0..3u8).prop_map(Step::Down),
+        6 => (0..3u8, proptest::collection::vec(routes, 1..4)).prop_map(|(link, said)| Step::Said(link, said)),
+        1 => proptest::collection::vec(reaches(), 0..4).prop_map(Step::Bridge),
+        1 => (0..3u8, 1..100u64).prop_map(|(link, millis)| Step::RoundTrip(link, millis)),
+        4 => (1..700u64).prop_map(Step::Wait),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn what_links_are_told_adds_up_to_what_is_true(steps in proptest::collection::vec(steps(), 1..80)) {
+        let (mut table, mut now) = (RouteTable::new("a".into()), Instant::now());
+        let mut told: [Option<BTreeMap<String, Reach>>; 3] = [None, None, None];
+        let mut reachable = BTreeSet::new();
+        for step in steps.into_iter().chain([Step::Wait(1000), Step::Wait(1000)]) {
+            match step {
+                Step::Up(link) => {
+                    told[usize::from(link)] = Some(BTreeMap::new());
+                    table.link_up(now, bridge(link), ["b", "c", "d"][usize::from(link)].into(), ms(9));
+                }
+                Step::Down(link) => {
+                    told[usize::from(link)] = None;
+                    table.link_down(now, bridge(link));
+                }
+                Step::Said(link, said) => table.link_routes(now, bridge(link), said),
+                Step::Bridge(reaches) => table.bridge_routes(now, bridge(9), reaches),
+                Step::RoundTrip(link, millis) => table.link_round_trip(now, bridge(link), ms(millis)),
+                Step::Wait(millis) => now += ms(millis),
+            }
+            table.handle_timeout(now);
+            table.poll_own(now);
+            for (link, told) in (0u8..).zip(&mut told) {
+                for route in table.poll_link(now, bridge(link)) {
+                    let told = told.as_mut().expect("only links that are up are told");
+                    match route {
+                        Route::Withdrawn(island) => prop_assert!(told.remove(&island).is_some()),
+                        Route::Reach(reach) => {
+                            told.insert(reach.path.destination().to_owned(), reach);
+                        }
+                    }
+                }
+            }
+            for event in events(&mut table) {
+                match event {
+                    Event::IslandUp(island) => prop_assert!(reachable.insert(island)),
+                    Event::IslandDown(island) => prop_assert!(reachable.remove(&island)),
+                }
+            }
+            prop_assert!(table.islands().all(|(_, choice)| !choice.reach.path.contains("a")));
+        }
+        prop_assert!(reachable.iter().map(String::as_str).eq(table.islands().map(|(island, _)| island)));
+        for (told, island) in told.iter().zip(["b", "c", "d"]) {
+            let Some(told) = told else { continue };
+            for (to, reach) in told {
+                prop_assert!(reach.path.next() == "a" && !reach.path.contains(island));
+                prop_assert!(to == "a" || table.best(to).is_some());
+            }
+            let others = table.islands().filter(|(_, choice)| !choice.reach.path.contains(island));
+            for (to, _) in others {
+                prop_assert!(told.contains_key(to), "{to} was not told to {island}");
+            }
+        }
+        prop_assert_eq!(table.poll_timeout(), None);
+    }
 }

@@ -43,6 +43,8 @@ fn a_change_crosses_at_once_and_does_not_come_back() {
     assert_eq!(pair.sides[0].table, pair.sides[1].table);
     pair.run_for(ms(5000));
     assert_eq!(pair.words_said(), 2);
+    let counted = Counters { words_sent: 1, words_heard: 1, urgent_sent: 0, urgent_heard: 1, digests: 2 };
+    assert_eq!(pair.sides[0].session.counters(), counted);
 }
 
 #[test]

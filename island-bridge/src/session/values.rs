@@ -122,6 +122,21 @@ pub enum Breach {
     Bucket,
 }
 
+/// What a link has carried since it was made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Counters {
+    /// Words sent, urgent ones included.
+    pub words_sent: u64,
+    /// Words that came, urgent ones included, news or not.
+    pub words_heard: u64,
+    /// Of those sent, in frames that went past the others.
+    pub urgent_sent: u64,
+    /// Of those that came, in such frames.
+    pub urgent_heard: u64,
+    /// Times that digests had to be compared, either way.
+    pub digests: u64,
+}
+
 /// When `handle_timeout` has work, and why.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Wakeup {
