@@ -1,8 +1,8 @@
 //! Links between islands: what two bridges say to each other, as state machines without IO.
 //!
 //! A bridge hands on the words of the members of its table exactly as their authors signed them, so it can leave
-//! something out but cannot invent, alter or revive. Nothing here opens a socket, reads a clock or waits: bytes and
-//! times go in, frames and events come out.
+//! something out but cannot invent, alter or revive. What is said is decided by state machines that open no socket,
+//! read no clock and never wait: bytes and times go in, frames and events come out. They are carried over QUIC.
 //!
 //! | module | subject |
 //! |---|---|
@@ -12,6 +12,7 @@
 //! | [`redial`] | when a configured link is tried again |
 //! | [`routes`] | which islands can be reached, through whom |
 //! | [`session`] | one link: hello, what each side lacks, goodbye |
+//! | [`tls`] | certificates that are nothing but node keys |
 
 pub mod frame;
 pub mod journal;
@@ -19,3 +20,4 @@ pub mod path;
 pub mod redial;
 pub mod routes;
 pub mod session;
+pub mod tls;
