@@ -2,10 +2,12 @@
 //!
 //! A bridge hands on the words of the members of its table exactly as their authors signed them, so it can leave
 //! something out but cannot invent, alter or revive. What is said is decided by state machines that open no socket,
-//! read no clock and never wait: bytes and times go in, frames and events come out. They are carried over QUIC.
+//! read no clock and never wait: bytes and times go in, frames and events come out. [`endpoint`] and what is above it
+//! carry them over QUIC.
 //!
 //! | module | subject |
 //! |---|---|
+//! | [`endpoint`] | QUIC connections between nodes that have proven their keys |
 //! | [`frame`] | stream bytes to frames and back, with limits |
 //! | [`journal`] | what changed in the own table, as links read it |
 //! | [`path`] | the islands that lie on a way |
@@ -14,6 +16,7 @@
 //! | [`session`] | one link: hello, what each side lacks, goodbye |
 //! | [`tls`] | certificates that are nothing but node keys |
 
+pub mod endpoint;
 pub mod frame;
 pub mod journal;
 pub mod path;
