@@ -147,7 +147,7 @@ pub struct Endpoint {
 
 /// Somebody who called, before the handshake.
 #[derive(Debug)]
-pub struct Incoming(quinn::Incoming);
+pub struct Incoming(Box<quinn::Incoming>);
 
 /// A connection whose other end has proven a key. Closed when the last clone is dropped.
 #[derive(Clone, Debug)]
@@ -259,7 +259,7 @@ impl Endpoint {
 
     /// The next who calls; `None` once the endpoint is closed. Cancel safe: who was not given out waits.
     pub async fn incoming(&self) -> Option<Incoming> {
-        self.quic.accept().await.map(Incoming)
+        self.quic.accept().await.map(|incoming| Incoming(Box::new(incoming)))
     }
 
     /// Closes all connections at once and accepts no other.
@@ -280,7 +280,7 @@ impl Incoming {
     /// done, the attempt ends.
     pub async fn accept(self) -> Option<Connection> {
         let from = self.0.remote_address();
-        let quic = match timeout(HANDSHAKE_MAX, self.0).await {
+        let quic = match timeout(HANDSHAKE_MAX, *self.0).await {
             Ok(Ok(quic)) => quic,
             Ok(Err(error)) => {
                 debug!(%from, %error, "no handshake");

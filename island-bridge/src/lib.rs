@@ -7,20 +7,26 @@
 //!
 //! | module | subject |
 //! |---|---|
+//! | [`bridge`] | all links of one node, and what the program around it has to do with them |
 //! | [`endpoint`] | QUIC connections between nodes that have proven their keys |
 //! | [`frame`] | stream bytes to frames and back, with limits |
 //! | [`journal`] | what changed in the own table, as links read it |
+//! | [`link`] | one link over one connection |
 //! | [`path`] | the islands that lie on a way |
 //! | [`redial`] | when a configured link is tried again |
 //! | [`routes`] | which islands can be reached, through whom |
 //! | [`session`] | one link: hello, what each side lacks, goodbye |
+//! | [`shared`] | the journal as all links of a bridge read it |
 //! | [`tls`] | certificates that are nothing but node keys |
 
+pub mod bridge;
 pub mod endpoint;
 pub mod frame;
 pub mod journal;
+pub mod link;
 pub mod path;
 pub mod redial;
 pub mod routes;
 pub mod session;
+pub mod shared;
 pub mod tls;

@@ -1,0 +1,278 @@
+//! The links themselves: whom we call and when, who is let in, and that there is one with each node.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::task::AbortHandle;
+
+use super::*;
+use crate::link::{Link, Orders, Shown};
+use crate::redial::Redial;
+use crate::session::{Admission, Settings};
+
+/// A link that we call for.
+pub(super) struct Configured {
+    pub(super) target: Target,
+    redial: Redial,
+    attempts: usize,
+    call: Call,
+}
+
+enum Call {
+    DueAt(Instant),
+    UnderWay(AbortHandle),
+    /// There is a link.
+    Done,
+}
+
+/// What is remembered of a key that may link.
+#[derive(Default)]
+pub(super) struct Known {
+    /// How far its journal was read.
+    cursor: Option<Cursor>,
+    pub(super) addr: Option<SocketAddr>,
+    pub(super) island: Option<String>,
+    pub(super) refused: Option<Refused>,
+    pub(super) trouble: Option<String>,
+}
+
+/// A link that has a connection.
+pub(super) struct Live {
+    pub(super) number: u64,
+    pub(super) connection: Connection,
+    pub(super) orders: Orders,
+    shown: Arc<Mutex<Shown>>,
+    /// It is up since this was said.
+    pub(super) greeting: Option<Greeting>,
+    /// The invite that it has shown.
+    pub(super) invite: Option<[u8; 32]>,
+}
+
+impl Configured {
+    /// When we call, if a call is due.
+    pub(super) fn call_at(&self) -> Option<Instant> {
+        match self.call {
+            Call::DueAt(at) => Some(at),
+            Call::UnderWay(_) | Call::Done => None,
+        }
+    }
+
+    fn stop(&self) {
+        if let Call::UnderWay(call) = &self.call {
+            call.abort();
+        }
+    }
+
+    /// The call failed, or the link is over: calls again in a while after `since`.
+    fn again(&mut self, since: Instant) {
+        self.call = Call::DueAt(Instant::from_std(self.redial.next(since.into_std())));
+    }
+}
+
+impl Live {
+    pub(super) fn shown(&self) -> Shown {
+        *self.shown.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Hub {
+    pub(super) fn configure(&mut self, target: Target) {
+        let key = target.key;
+        if key == self.endpoint.id() {
+            return warn!(%target, "a link to our own key is left out");
+        }
+        self.known.entry(key).or_default();
+        let configured = Configured {
+            target,
+            redial: Redial::new(rand::random()),
+            attempts: 0,
+            call: Call::DueAt(Instant::now()),
+        };
+        if let Some(before) = self.configured.insert(key, configured) {
+            before.stop();
+        }
+    }
+
+    pub(super) fn unlink(&mut self, key: MemberId) -> bool {
+        if let Some(configured) = self.configured.remove(&key) {
+            configured.stop();
+        }
+        if let Some(live) = self.links.get(&key) {
+            live.orders.end(End::Goodbye(Goodbye::Unlinked));
+        }
+        self.known.remove(&key).is_some()
+    }
+
+    /// Calls all that are due.
+    pub(super) fn call_due(&mut self, now: Instant) {
+        for (key, configured) in &mut self.configured {
+            if configured.call_at().is_none_or(|at| at > now) {
+                continue;
+            }
+            if self.links.contains_key(key) {
+                configured.call = Call::Done;
+                continue;
+            }
+            let call = call(self.endpoint.clone(), configured.target.clone(), configured.attempts);
+            configured.attempts = configured.attempts.wrapping_add(1);
+            let key = *key;
+            configured.call = Call::UnderWay(
+                self.tasks.spawn(async move { Outcome::Called { key, started_at: now, result: call.await } }),
+            );
+        }
+    }
+
+    /// A call has come to its end. A failed one counts from its start: it has been as good as a wait.
+    pub(super) fn called(
+        &mut self,
+        key: MemberId,
+        started_at: Instant,
+        result: Result<Connection, CallError>,
+    ) {
+        let Some(configured) = self.configured.get_mut(&key) else { return };
+        match result {
+            Ok(connection) => {
+                configured.call = Call::Done;
+                self.connect(connection);
+            }
+            Err(error) => {
+                configured.again(started_at);
+                let trouble = report::chain(&error);
+                debug!(peer = %key.short(), trouble, "not reached");
+                if let Some(known) = self.known.get_mut(&key) {
+                    known.trouble = Some(trouble);
+                }
+            }
+        }
+    }
+
+    /// A connection stands: whether it becomes the link with that node.
+    pub(super) fn connect(&mut self, connection: Connection) {
+        let peer = connection.peer();
+        if self.leaving.is_some() || peer == self.endpoint.id() {
+            return connection.close(Closing::Ended);
+        }
+        let is_known = self.known.contains_key(&peer);
+        if !is_known && let Err(closing) = self.admit_stranger() {
+            connection.close(closing);
+            if let Closing::Refused(reason) = closing {
+                self.note_refusal(peer, Refused { reason, by_peer: false });
+            }
+            return;
+        }
+        if let Some(live) = self.links.get(&peer) {
+            if !is_preferred(&connection, &live.connection, self.endpoint.id() < peer) {
+                return connection.close(Closing::Replaced);
+            }
+            let cursor = live.shown().cursor;
+            live.orders.end(End::Replaced);
+            self.down(Instant::now(), peer, EndReason::Replaced, cursor);
+            if let Some(configured) = self.configured.get_mut(&peer) {
+                configured.call = Call::Done;
+            }
+        }
+        self.start(connection, if is_known { Admission::Known } else { Admission::ByInvite });
+    }
+
+    fn admit_stranger(&self) -> Result<(), Closing> {
+        let any_open = self.config.invites.as_ref().is_some_and(|invites| invites.any_open());
+        let strangers = self.links.keys().filter(|key| !self.known.contains_key(key)).count();
+        match any_open {
+            false => Err(Closing::Refused(Refusal::UnknownKey)),
+            true if strangers >= STRANGERS_MAX => Err(Closing::Busy),
+            true => Ok(()),
+        }
+    }
+
+    fn start(&mut self, connection: Connection, admission: Admission) {
+        let peer = connection.peer();
+        let configured = self.configured.get(&peer).filter(|_| connection.is_dialled());
+        let settings = Settings {
+            peer,
+            admission,
+            island: self.config.island.clone(),
+            island_id: self.config.island_id,
+            software: self.config.software.clone(),
+            protocol: self.config.protocol,
+            invite: configured.and_then(|configured| configured.target.invite),
+            cursor: self.known.get(&peer).and_then(|known| known.cursor),
+        };
+        self.links_ever += 1;
+        let live = Live {
+            number: self.links_ever,
+            connection: connection.clone(),
+            orders: Orders::default(),
+            shown: Arc::default(),
+            greeting: None,
+            invite: None,
+        };
+        let link = Link {
+            number: live.number,
+            connection,
+            settings,
+            journal: self.journal.clone(),
+            orders: live.orders.clone(),
+            shown: live.shown.clone(),
+            outlets: link::Outlets { events: self.link_events_tx.clone(), words: self.outlets.words.clone() },
+        };
+        if let Some(known) = self.known.get_mut(&peer) {
+            known.addr = Some(link.connection.remote_addr());
+        }
+        self.links.insert(peer, live);
+        self.tasks.spawn(async {
+            link.run().await;
+            Outcome::LinkOver
+        });
+    }
+
+    pub(super) fn up(&mut self, now: Instant, peer: MemberId, greeting: Greeting) {
+        let Some(live) = self.links.get_mut(&peer) else { return };
+        info!(peer = %peer.short(), island = greeting.island, "link up");
+        live.greeting = Some(greeting.clone());
+        let round_trip = live.connection.quic().rtt();
+        self.routes.link_up(now.into_std(), peer, greeting.island.clone(), round_trip);
+        if let (Some(secret), Some(invites)) = (live.invite.take(), &self.config.invites) {
+            invites.used(peer, &secret);
+            self.known.entry(peer).or_default();
+        }
+        if let Some(configured) = self.configured.get_mut(&peer) {
+            configured.redial.up(now.into_std());
+            // Both sides know each other now.
+            configured.target.invite = None;
+        }
+        if let Some(known) = self.known.get_mut(&peer) {
+            known.addr = Some(live.connection.remote_addr());
+            known.island = Some(greeting.island.clone());
+            (known.refused, known.trouble) = (None, None);
+        }
+        // Nobody may be listening.
+        let _ = self.outlets.events.send(Event::LinkUp { peer, greeting });
+    }
+
+    pub(super) fn down(&mut self, now: Instant, peer: MemberId, reason: EndReason, cursor: Option<Cursor>) {
+        let Some(live) = self.links.remove(&peer) else { return };
+        if let Some(known) = self.known.get_mut(&peer) {
+            known.cursor = cursor.or(known.cursor);
+            known.trouble = Some(report::chain(&reason));
+        }
+        if let Some((reason, by_peer)) = reason.refusal() {
+            self.note_refusal(peer, Refused { reason, by_peer });
+        }
+        if let Some(configured) = self.configured.get_mut(&peer) {
+            configured.again(now);
+        }
+        if live.greeting.is_some() {
+            info!(peer = %peer.short(), %reason, "link down");
+            self.routes.link_down(now.into_std(), peer);
+            // Nobody may be listening.
+            let _ = self.outlets.events.send(Event::LinkDown { peer, reason });
+        }
+    }
+}
+
+/// Whether of two connections of the same nodes the new one is kept. Of two that the same side has dialled it is, for
+/// that side would not have called while the other was good; else the one that the lower key has dialled, so that both
+/// sides keep the same.
+fn is_preferred(new: &Connection, old: &Connection, own_is_lower: bool) -> bool {
+    new.is_dialled() == old.is_dialled() || new.is_dialled() == own_is_lower
+}
