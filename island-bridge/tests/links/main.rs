@@ -1,0 +1,162 @@
+//! Links between bridges over real sockets on loopback.
+#![expect(clippy::unwrap_used, reason = "helpers of tests may stop at the first surprise, as tests do")]
+
+use std::time::{Duration, Instant};
+
+use island_bridge::bridge::{EndReason, State};
+use island_bridge::frame::Goodbye;
+use island_bridge::session::DownReason;
+use tokio::sync::broadcast::error::TryRecvError;
+
+mod hostile;
+mod node;
+mod refusals;
+mod relay;
+
+use node::{Node, config, id, target};
+use relay::Relay;
+
+/// North, and south, where north is allowed.
+fn pair() -> (Node, Node) {
+    (Node::start(1, config("north", &[])), Node::start(2, config("south", &[1])))
+}
+
+/// The same, linked over a relay.
+async fn linked_over_relay() -> (Node, Node, Relay) {
+    let (mut north, mut south) = pair();
+    let relay = Relay::start(south.addr()).await;
+    north.bridge.link(target(2, relay.addr)).await;
+    north.sees_up(2).await;
+    south.sees_up(1).await;
+    // Before a round trip was measured the silence limit is longer.
+    north.shows(2, |link| link.round_trip.is_some()).await;
+    south.shows(1, |link| link.round_trip.is_some()).await;
+    (north, south, relay)
+}
+
+#[tokio::test]
+async fn words_cross_both_ways() {
+    let (mut north, mut south) = pair();
+    for number in 0..500 {
+        if number % 2 == 0 { &north } else { &south }.say(number, number % 10 == 3);
+    }
+    north.bridge.link(target(2, south.addr())).await;
+    north.hears(500).await;
+    south.hears(500).await;
+    north.sees_up(2).await;
+    south.sees_up(1).await;
+    north.say(1000, false);
+    south.say(1001, true);
+    north.hears(502).await;
+    south.hears(502).await;
+    let link = north.shows(2, |link| link.round_trip.is_some()).await;
+    assert_eq!((link.state, link.island.as_deref()), (State::Up, Some("south")));
+    assert_eq!((link.counters.words_sent, link.counters.words_heard), (251, 251));
+    assert_eq!(south.bridge.status().await.links[0].state, State::Up);
+}
+
+#[tokio::test]
+async fn words_are_passed_on_along_a_line() {
+    let (north, south) = pair();
+    let east = Node::start(3, config("east", &[2]));
+    north.bridge.link(target(2, south.addr())).await;
+    south.bridge.link(target(3, east.addr())).await;
+    north.say(1, false);
+    east.say(2, true);
+    for node in [&north, &south, &east] {
+        node.hears(2).await;
+    }
+    let mut ways = north.ways.clone();
+    let ways = tokio::time::timeout(Duration::from_secs(5), ways.wait_for(|ways| ways.len() == 2));
+    let ways = ways.await.unwrap().unwrap();
+    assert_eq!(ways["east"].reach.path.islands(), ["south", "east"]);
+}
+
+#[tokio::test]
+async fn a_cut_is_noticed_within_the_silence_limit_and_heals() {
+    let (mut north, mut south, relay) = linked_over_relay().await;
+    relay.cut();
+    let cut_at = Instant::now();
+    for reason in [north.sees_down(2).await, south.sees_down(1).await] {
+        assert!(matches!(reason, EndReason::Session(DownReason::Silent(_))), "{reason:?}");
+    }
+    // A second, a ping's interval, and a little for a busy machine.
+    assert!(cut_at.elapsed() < Duration::from_millis(2500), "{:?}", cut_at.elapsed());
+    north.say(1, false);
+    south.say(2, true);
+    relay.heal();
+    north.hears(2).await;
+    south.hears(2).await;
+}
+
+#[tokio::test]
+async fn a_link_comes_back_when_the_other_side_has_restarted() {
+    let (mut north, south, relay) = linked_over_relay().await;
+    north.say(1, false);
+    south.hears(1).await;
+    relay.cut();
+    south.kill().await;
+    north.sees_down(2).await;
+    let south = Node::start(2, config("south", &[1]));
+    relay.lead_to(south.addr());
+    relay.heal();
+    north.sees_up(2).await;
+    south.hears(1).await;
+    assert!(south.has(1));
+}
+
+#[tokio::test]
+async fn goodbye_comes_after_all_urgent_words() {
+    let (mut north, mut south) = pair();
+    north.bridge.link(target(2, south.addr())).await;
+    north.sees_up(2).await;
+    south.sees_up(1).await;
+    for number in 0..200 {
+        north.say(number, true);
+    }
+    north.leave().await;
+    let reason = south.sees_down(1).await;
+    assert!(matches!(reason, EndReason::Session(DownReason::EndedByPeer(Goodbye::Leaving))), "{reason:?}");
+    assert!((0..200).all(|number| south.has(number)));
+}
+
+#[tokio::test]
+async fn a_link_is_taken_away_and_given_again_while_running() {
+    let (mut north, mut south) = pair();
+    north.bridge.link(target(2, south.addr())).await;
+    north.sees_up(2).await;
+    south.sees_up(1).await;
+    assert!(north.bridge.unlink(id(2)).await);
+    let reason = south.sees_down(1).await;
+    assert!(matches!(reason, EndReason::Session(DownReason::EndedByPeer(Goodbye::Unlinked))), "{reason:?}");
+    let reason = north.sees_down(2).await;
+    assert!(matches!(reason, EndReason::Session(DownReason::Ended)), "{reason:?}");
+    assert!(north.bridge.status().await.links.is_empty());
+    assert!(!north.bridge.unlink(id(2)).await);
+    south.say(1, false);
+    assert!(!north.has(1));
+    north.bridge.link(target(2, south.addr())).await;
+    north.hears(1).await;
+}
+
+#[tokio::test]
+async fn two_nodes_that_call_each_other_have_one_link() {
+    let (mut north, mut south) = (Node::start(1, config("north", &[])), Node::start(2, config("south", &[])));
+    let (to_south, to_north) = (target(2, south.addr()), target(1, north.addr()));
+    tokio::join!(north.bridge.link(to_south), south.bridge.link(to_north));
+    north.say(1, false);
+    south.say(2, true);
+    north.hears(2).await;
+    south.hears(2).await;
+    // Both have settled on the same connection once a ping has gone round.
+    north.shows(2, |link| link.state == State::Up && link.round_trip.is_some()).await;
+    south.shows(1, |link| link.state == State::Up && link.round_trip.is_some()).await;
+    while !matches!(north.events.try_recv(), Err(TryRecvError::Empty)) {}
+    while !matches!(south.events.try_recv(), Err(TryRecvError::Empty)) {}
+    north.say(3, false);
+    south.hears(3).await;
+    south.say(4, false);
+    north.hears(4).await;
+    assert!(matches!(north.events.try_recv(), Err(TryRecvError::Empty)));
+    assert!(matches!(south.events.try_recv(), Err(TryRecvError::Empty)));
+}
