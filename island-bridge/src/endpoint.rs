@@ -4,7 +4,7 @@
 //! for the caller to say. What crosses a connection is not looked at here.
 
 use std::io;
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,7 +36,8 @@ const SOCKET_BYTES: usize = 4 << 20;
 const DATAGRAM_BYTES_MAX: u16 = 6500;
 /// What one stream may have on its way: 8 MiB keep a gigabit busy over 64 ms.
 const STREAM_WINDOW: u32 = 8 << 20;
-/// What all streams of a connection may have come and not been read: so much memory a linked node can take.
+/// What may have come on all streams of a connection and not been read: so much memory a linked node can take. Above
+/// three streams' windows, so that a link's streams cannot hold each other up, however long one is not read.
 const CONNECTION_WINDOW: u32 = 32 << 20;
 /// The same before the other side's key is known to be welcome: a hello and a batch.
 const STRANGER_WINDOW: u32 = 512 << 10;
@@ -322,7 +323,8 @@ impl Connection {
     /// Where the other side is now: that may change.
     #[must_use]
     pub fn remote_addr(&self) -> SocketAddr {
-        self.quic.remote_address()
+        let addr = self.quic.remote_address();
+        SocketAddr::new(addr.ip().to_canonical(), addr.port())
     }
 
     /// Lets the other side use the whole window, and open so many streams in both directions.
@@ -365,7 +367,16 @@ fn transport(settings: &Settings) -> TransportConfig {
     transport
 }
 
+/// A host without IPv6 has no socket for both, but may have one for IPv4.
 fn socket(bind: SocketAddr) -> io::Result<Socket> {
+    let is_any = bind.ip() == Ipv6Addr::UNSPECIFIED;
+    socket_at(bind).or_else(|error| match is_any {
+        true => socket_at(SocketAddr::from((Ipv4Addr::UNSPECIFIED, bind.port()))),
+        false => Err(error),
+    })
+}
+
+fn socket_at(bind: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(bind), Type::DGRAM, Some(Protocol::UDP))?;
     if bind.is_ipv6() {
         socket.set_only_v6(!bind.ip().is_unspecified())?;

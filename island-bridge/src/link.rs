@@ -9,23 +9,23 @@ use std::future::pending;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
-use isle_mesh::member::MemberId;
 use quinn::RecvStream;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::debug;
 
-use crate::endpoint::{Closing, Connection};
-use crate::frame::{Cursor, FrameError, IslandLoad, Refusal, Route, Stream};
+use crate::endpoint::Connection;
+use crate::frame::{Cursor, IslandLoad, Route, Stream};
 use crate::session::{self, Counters, DownReason, Greeting, Session, Settings};
 use crate::shared::SharedJournal;
 
 mod orders;
 mod streams;
+mod values;
 
 pub(crate) use orders::{End, Orders};
 use streams::{Broken, Progress, Streams};
+pub use values::{EndReason, Words};
 
 /// Who has not said a hello that can be accepted after this is sent away: slow hellos must not fill the room for
 /// strangers. Guessed: three round trips of any path, and an invite looked up.
@@ -33,92 +33,6 @@ const UP_MAX: Duration = Duration::from_secs(5);
 
 /// The answer to a goodbye may take so long: as long as whoever said it waits.
 const PARTING_MAX: Duration = Duration::from_millis(200);
-
-/// Words that came over a link, to be verified and merged in this order, the withdrawn first. The link hands over no
-/// others of the kind before [`merged`](Self::merged) is called; dropped without that, the link ends, and the words
-/// come again over the next one.
-#[derive(Debug)]
-pub struct Words {
-    /// The bridge that sent them: what they change is recorded as from there.
-    pub from: MemberId,
-    /// Members that can be reached over this link no more.
-    pub withdrawn: Vec<MemberId>,
-    /// Whole datagrams. Nothing is known of them yet.
-    pub words: Vec<Bytes>,
-    /// They went past the others.
-    pub is_urgent: bool,
-    merged: oneshot::Sender<()>,
-}
-
-impl Words {
-    /// They are in the table, and what they changed is in the journal.
-    pub fn merged(self) {
-        // The link may have ended meanwhile.
-        let _ = self.merged.send(());
-    }
-}
-
-/// Why a link is over.
-#[derive(Debug, Clone, thiserror::Error)]
-#[non_exhaustive]
-pub enum EndReason {
-    /// As the session says.
-    #[error(transparent)]
-    Session(#[from] DownReason),
-    /// The connection is gone.
-    #[error("the connection was lost")]
-    Lost(#[from] quinn::ConnectionError),
-    /// The other side sent what is no frame.
-    #[error("not a frame")]
-    Frame(#[from] FrameError),
-    /// The other side used its streams in another way than a link does.
-    #[error("{0}")]
-    Streams(String),
-    /// The other side said no hello that could be accepted in time.
-    #[error("no hello in {0:?}")]
-    NoHello(Duration),
-    /// The same two nodes have another connection.
-    #[error("replaced by another connection")]
-    Replaced,
-    /// Words were dropped without being merged, or nobody takes events any more.
-    #[error("the program does not go on")]
-    Abandoned,
-}
-
-impl EndReason {
-    /// Why the link may not be, and whether the other side said so; `None` if it ended for another reason.
-    #[must_use]
-    pub fn refusal(&self) -> Option<(Refusal, bool)> {
-        match self {
-            Self::Session(DownReason::Refused(refusal)) => Some((*refusal, false)),
-            Self::Session(DownReason::RefusedByPeer(refusal)) => Some((*refusal, true)),
-            _ => None,
-        }
-    }
-
-    fn closing(&self) -> Closing {
-        match self {
-            Self::Session(DownReason::Refused(refusal)) => Closing::Refused(*refusal),
-            Self::Session(DownReason::Breach(_)) | Self::Frame(_) | Self::Streams(_) => Closing::Breach,
-            Self::Replaced => Closing::Replaced,
-            _ => Closing::Ended,
-        }
-    }
-}
-
-impl From<Broken> for EndReason {
-    fn from(broken: Broken) -> Self {
-        match broken {
-            Broken::Frame(error) => error.into(),
-            Broken::Lost(error) => match Closing::of(&error) {
-                Some(Closing::Refused(refusal)) => DownReason::RefusedByPeer(refusal).into(),
-                Some(Closing::Replaced) => Self::Replaced,
-                _ => error.into(),
-            },
-            other => Self::Streams(other.to_string()),
-        }
-    }
-}
 
 /// What has happened on a link, for whoever owns it.
 #[derive(Debug)]
@@ -171,7 +85,7 @@ impl Link {
             Err(_) => (EndReason::NoHello(UP_MAX), self.settings.cursor),
         };
         connection.close(reason.closing());
-        debug!(peer = %connection.peer().short(), %reason, "link over");
+        debug!(%reason, "link over");
         // Nobody is there to hear it while everything stops.
         let _ = outlets.events.send((number, Event::Down(reason, cursor))).await;
     }
@@ -197,8 +111,10 @@ enum Wake {
     Orders,
     Merged(Stream, bool),
     Journal,
-    /// An event or words were taken, or never will be.
-    Taken(bool),
+    /// Words were taken, or never will be.
+    WordsTaken(bool),
+    /// An event was taken, or never will be.
+    EventTaken(bool),
     Accepted(Result<RecvStream, quinn::ConnectionError>),
     Progress(Result<Progress, Broken>),
     Timeout,
@@ -249,12 +165,12 @@ impl Task {
             is_merged = merged(table) => Wake::Merged(Stream::Table, is_merged),
             is_merged = merged(urgent) => Wake::Merged(Stream::Urgent, is_merged),
             permit = link.outlets.words.reserve(), if !words.is_empty() => {
-                Wake::Taken(permit.is_ok_and(|permit| {
+                Wake::WordsTaken(permit.is_ok_and(|permit| {
                     words.pop_front().map(|words| permit.send(words)).is_some()
                 }))
             }
             permit = link.outlets.events.reserve(), if !events.is_empty() => {
-                Wake::Taken(permit.is_ok_and(|permit| {
+                Wake::EventTaken(permit.is_ok_and(|permit| {
                     events.pop_front().map(|event| permit.send((link.number, event))).is_some()
                 }))
             }
@@ -269,11 +185,13 @@ impl Task {
         let now = Instant::now();
         match wake {
             Wake::Orders => self.obey(now)?,
-            Wake::Merged(_, false) | Wake::Taken(false) => return Err(EndReason::Abandoned),
+            Wake::Merged(_, false) | Wake::WordsTaken(false) | Wake::EventTaken(false) => {
+                return Err(EndReason::Abandoned);
+            }
             Wake::Merged(stream, true) => self.session.merged(stream),
             // While nobody listened the other side cannot be said to have been silent.
-            Wake::Taken(true) => self.session.heard(now.into_std()),
-            Wake::Journal | Wake::Timeout => {}
+            Wake::EventTaken(true) => self.session.heard(now.into_std()),
+            Wake::WordsTaken(true) | Wake::Journal | Wake::Timeout => {}
             Wake::Accepted(stream) => self.streams.accept(stream.map_err(Broken::from)?)?,
             Wake::Progress(progress) => {
                 if progress? == Progress::Read {
@@ -370,7 +288,7 @@ impl Task {
             self.link.connection.quic().closed().await;
         };
         if timeout(PARTING_MAX, parting).await.is_err() {
-            debug!(peer = %self.link.connection.peer().short(), "goodbye not answered in time");
+            debug!("goodbye not answered in time");
         }
     }
 

@@ -1,7 +1,5 @@
 //! Two endpoints on loopback.
 
-use std::net::Ipv4Addr;
-
 use super::*;
 
 const MESH: MeshTag = MeshTag([1, 2, 3, 4]);
@@ -24,6 +22,18 @@ async fn each_learns_the_others_key() {
     let (dialled, accepted) = (dialled.unwrap(), accepted.unwrap());
     assert_eq!((dialled.peer(), accepted.peer()), (south.id(), north.id()));
     assert!(dialled.is_dialled() && !accepted.is_dialled());
+}
+
+#[tokio::test]
+async fn the_socket_for_any_address_takes_ipv4_too() {
+    let bind = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
+    let settings = Settings { bind, segmentation_offload: false };
+    let south = Endpoint::open(&settings, &SigningKey::from_bytes(&[2; 32]), MESH).unwrap();
+    let north = open(1, MESH);
+    let at = SocketAddr::from((Ipv4Addr::LOCALHOST, south.local_addr().unwrap().port()));
+    let (dialled, accepted) = tokio::join!(north.dial(south.id(), at), accept(&south));
+    assert_eq!(dialled.unwrap().remote_addr(), at);
+    assert_eq!(accepted.unwrap().remote_addr(), north.local_addr().unwrap());
 }
 
 #[tokio::test]

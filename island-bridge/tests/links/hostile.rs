@@ -103,6 +103,23 @@ async fn who_does_not_read_gets_little_and_is_dropped() {
 }
 
 #[tokio::test]
+async fn a_hello_that_does_not_end_is_not_waited_for() {
+    let south = Node::start(2, config("south", &[1]));
+    let (_endpoint, connection) = attacker(&south).await;
+    let mut control = connection.quic().open_uni().await.unwrap();
+    let drip = async {
+        for byte in encoded(&[hello()]) {
+            control.write_all(&[byte]).await?;
+            // A byte in less than the silence limit.
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+        Ok::<_, quinn::WriteError>(())
+    };
+    assert!(timeout(PATIENCE, drip).await.expect("it is not closed").is_err());
+    assert_eq!(closing(&connection).await, Some(Closing::Ended));
+}
+
+#[tokio::test]
 async fn a_restarted_node_disowns_its_old_connections() {
     let north = Endpoint::open(&loopback(0), &key(1), MESH).unwrap();
     let south = Endpoint::open(&loopback(0), &key(2), MESH).unwrap();

@@ -26,6 +26,8 @@ pub(crate) struct Node {
     pub(crate) bridge: Bridge,
     pub(crate) events: broadcast::Receiver<Event>,
     pub(crate) ways: watch::Receiver<BTreeMap<String, Choice>>,
+    /// While this is held its program does nothing.
+    pub(crate) work: Arc<tokio::sync::Mutex<()>>,
     table: Table,
     task: JoinHandle<()>,
     program: JoinHandle<()>,
@@ -71,12 +73,15 @@ pub(crate) fn word(number: u32) -> Bytes {
 
 impl Node {
     pub(crate) fn start(seed: u8, config: Config) -> Self {
-        let (bridge, mut feeds, work) = bridge::start(config, &key(seed), MESH).unwrap();
+        let (bridge, mut feeds, running) = bridge::start(config, &key(seed), MESH).unwrap();
         let table = Table { words: Arc::default(), count: Arc::new(watch::Sender::new(0)) };
-        let task = tokio::spawn(async { work.await.unwrap() });
+        let task = tokio::spawn(async { running.await.unwrap() });
         let (journal, learned) = (bridge.journal().clone(), table.clone());
+        let work = Arc::new(tokio::sync::Mutex::new(()));
+        let may_work = work.clone();
         let program = tokio::spawn(async move {
             while let Some(words) = feeds.words.recv().await {
+                let _working = may_work.lock().await;
                 for word in &words.words {
                     if learned.learn(word) {
                         journal.record(change(word, words.is_urgent), Some(words.from)).unwrap();
@@ -85,7 +90,7 @@ impl Node {
                 words.merged();
             }
         });
-        Self { bridge, events: feeds.events, ways: feeds.ways, table, task, program }
+        Self { bridge, events: feeds.events, ways: feeds.ways, work, table, task, program }
     }
 
     pub(crate) fn addr(&self) -> SocketAddr {
@@ -133,6 +138,12 @@ impl Node {
             _ => None,
         })
         .await
+    }
+
+    /// Whether a link was lost that no event was taken of yet; takes them.
+    pub(crate) fn was_down(&mut self) -> bool {
+        let events = std::iter::from_fn(|| self.events.try_recv().ok());
+        events.fold(false, |is_down, event| is_down | matches!(event, Event::LinkDown { .. }))
     }
 
     /// Asks for the link's status until it is as `wanted`.

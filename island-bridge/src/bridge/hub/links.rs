@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::task::AbortHandle;
+use tracing::{Instrument, info_span};
 
 use super::*;
 use crate::link::{Link, Orders, Shown};
@@ -219,16 +220,18 @@ impl Hub {
             known.addr = Some(link.connection.remote_addr());
         }
         self.links.insert(peer, live);
-        self.tasks.spawn(async {
+        let run = async {
             link.run().await;
             Outcome::LinkOver
-        });
+        };
+        self.tasks.spawn(run.instrument(info_span!("bridge", member = %peer.short())));
     }
 
     pub(super) fn up(&mut self, now: Instant, peer: MemberId, greeting: Greeting) {
         let Some(live) = self.links.get_mut(&peer) else { return };
         info!(peer = %peer.short(), island = greeting.island, "link up");
         live.greeting = Some(greeting.clone());
+        live.connection.welcome(0);
         let round_trip = live.connection.quic().rtt();
         self.routes.link_up(now.into_std(), peer, greeting.island.clone(), round_trip);
         if let (Some(secret), Some(invites)) = (live.invite.take(), &self.config.invites) {
