@@ -8,12 +8,10 @@
 //! A link has three streams in each direction, so that nothing delays what matters: [`Stream::Control`],
 //! [`Stream::Table`], [`Stream::Urgent`]. Each tunnel is a stream of its own that starts with one frame: [`tunnel`].
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use isle_mesh::member::MemberId;
 
-use crate::path::Path;
+pub use isle_mesh::reach::{IslandLoad, Reach};
 
 mod body;
 mod decoder;
@@ -306,28 +304,6 @@ impl Route {
             Self::Withdrawn(island) => island,
         }
     }
-}
-
-/// A way to an island.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Reach {
-    /// Through which islands.
-    pub path: Path,
-    /// What the way costs: the sum of its links' round trips, in microseconds on the wire; at most 71 minutes.
-    pub cost: Duration,
-    /// How busy the island is.
-    pub load: IslandLoad,
-}
-
-/// How large and how busy an island is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct IslandLoad {
-    /// Members that are alive there.
-    pub members: u32,
-    /// Requests in flight at all of them.
-    pub in_flight: u32,
-    /// Requests that all of them admit at once.
-    pub capacity: u32,
 }
 
 /// Appends `frame` as it is on its stream.

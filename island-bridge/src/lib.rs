@@ -12,7 +12,6 @@
 //! | [`frame`] | stream bytes to frames and back, with limits |
 //! | [`journal`] | what changed in the own table, as links read it |
 //! | [`link`] | one link over one connection |
-//! | [`path`] | the islands that lie on a way |
 //! | [`redial`] | when a configured link is tried again |
 //! | [`routes`] | which islands can be reached, through whom |
 //! | [`session`] | one link: hello, what each side lacks, goodbye |
@@ -24,7 +23,6 @@ pub mod endpoint;
 pub mod frame;
 pub mod journal;
 pub mod link;
-pub mod path;
 pub mod redial;
 pub mod routes;
 pub mod session;

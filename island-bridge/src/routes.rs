@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use isle_mesh::member::MemberId;
 
 use crate::frame::{IslandLoad, Reach, Route};
-use crate::path::{PATH_ISLANDS_MAX, Path};
+use isle_mesh::path::{PATH_ISLANDS_MAX, Path};
 
 #[cfg(test)]
 mod tests;

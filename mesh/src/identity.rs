@@ -196,6 +196,12 @@ impl Identity {
         said.into()
     }
 
+    /// The key itself, for the one other thing that speaks in this node's name: the certificate of its links.
+    #[must_use]
+    pub fn signing_key(&self) -> &SigningKey {
+        &self.key
+    }
+
     /// Signs endpoint proofs with this key while the identity itself is elsewhere.
     #[must_use]
     pub fn prover(&self) -> Prover {

@@ -12,6 +12,7 @@
 //! | [`table`] | precedence and merge: which word counts |
 //! | [`membership`] | the state machine of one node, without IO |
 //! | [`shared`] | the table as every task reads it |
+//! | [`path`], [`reach`] | ways between islands |
 //! | [`config`], [`mesh`] | what a program gives and holds |
 //! | `driver` | the one task with the sockets |
 //! | [`find`] | where an intermediary is, for those who only ask |
@@ -27,7 +28,9 @@ pub mod member;
 pub mod membership;
 pub mod mesh;
 pub mod metrics;
+pub mod path;
 pub mod proof;
+pub mod reach;
 pub mod shared;
 pub mod table;
 pub mod transfer;

@@ -11,7 +11,7 @@ use super::{
     FrameError, Goodbye, HELD_MAX, Hello, IslandLoad, LOADS_MAX, ROUTES_MAX, Reach, Refusal, Route, Stream,
     URGENT_WORDS_MAX, WITHDRAWN_MAX, Wanted,
 };
-use crate::path::{PATH_ISLANDS_MAX, Path};
+use isle_mesh::path::{PATH_ISLANDS_MAX, Path};
 
 const HELLO: u8 = 1;
 const REFUSED: u8 = 2;

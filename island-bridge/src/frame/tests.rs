@@ -3,6 +3,10 @@
 use proptest::prelude::*;
 
 use super::tunnel::{Hop, Open, TunnelFailure, TunnelFrame};
+use std::time::Duration;
+
+use isle_mesh::path::Path;
+
 use super::*;
 
 fn labels() -> impl Strategy<Value = String> {

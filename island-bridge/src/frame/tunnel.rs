@@ -9,7 +9,7 @@ use isle_mesh::proof::PROOF_BYTES_MAX;
 
 use super::reader::{Reader, put_blob, put_list, put_text};
 use super::{FrameError, with_prefix};
-use crate::path::{PATH_ISLANDS_MAX, Path};
+use isle_mesh::path::{PATH_ISLANDS_MAX, Path};
 
 /// Most bytes that may follow the length of a tunnel's frame.
 pub(super) const FRAME_BYTES_MAX: usize = 2048;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::{Via, Wanted};
 use crate::frame::{Reach, Route};
-use crate::path::Path;
+use isle_mesh::path::Path;
 
 /// What is still true, only no longer the best, is said so rarely.
 const CHANGE_INTERVAL: Duration = Duration::from_secs(1);

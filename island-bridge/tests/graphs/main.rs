@@ -8,8 +8,8 @@ mod world;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use island_bridge::path::PATH_ISLANDS_MAX;
 use island_bridge::routes;
+use isle_mesh::path::PATH_ISLANDS_MAX;
 use rand::RngExt;
 use table::Kind;
 use world::World;

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use island_bridge::frame::{Frame, IslandLoad, Reach, Stream};
 use island_bridge::journal::Journal;
-use island_bridge::path::Path;
 use island_bridge::routes::{self, RouteTable};
 use island_bridge::session::{Event, Session};
 use isle_mesh::member::MemberId;
+use isle_mesh::path::Path;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 

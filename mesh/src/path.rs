@@ -1,6 +1,6 @@
 //! A way through islands: which lie on it, in which order. Built only if no loop is in it.
 
-use isle_mesh::wire::text::is_label;
+use crate::wire::text::is_label;
 
 /// Most islands on a path, the one it starts from not counted.
 pub const PATH_ISLANDS_MAX: usize = 8;
