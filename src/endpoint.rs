@@ -13,6 +13,7 @@ use isle_mesh::member::{Epoch, Member, MemberId};
 use isle_mesh::mesh::Mesh;
 use isle_mesh::proof::{self, PROOF_BYTES_MAX};
 
+use crate::upstream::place::Place;
 use crate::upstream::{Ask, UpstreamError, Upstreams};
 
 /// A proof is one small answer: a member that needs longer is not one to wait for.
@@ -57,14 +58,14 @@ impl Endpoints {
         upstreams: &Upstreams,
         member: &Member,
         deadline: Instant,
-    ) -> Result<SocketAddr, EndpointError> {
+    ) -> Result<Place, EndpointError> {
         let epoch = member.stamp.epoch;
         let proven = {
             let known = self.lock();
             member.http_addresses.iter().copied().find(|at| known.contains(&(member.id, epoch, *at)))
         };
         if let Some(at) = proven {
-            return Ok(at);
+            return Ok(at.into());
         }
         let mut error = EndpointError::NoAddress;
         for at in &member.http_addresses {
@@ -77,7 +78,7 @@ impl Endpoints {
                     known.insert((member.id, epoch, *at));
                     drop(known);
                     mesh.proved(member.id);
-                    return Ok(*at);
+                    return Ok((*at).into());
                 }
                 Err(why) => error = why,
             }
@@ -89,8 +90,11 @@ impl Endpoints {
     }
 
     /// A connection to `at` was refused or broke: whoever listens there next must prove itself again.
-    pub fn forget(&self, member: &Member, at: SocketAddr) {
-        self.lock().remove(&(member.id, member.stamp.epoch, at));
+    pub fn forget(&self, member: &Member, at: Place) {
+        // On the way to another island every connection is proven for itself.
+        if let Place::Direct(at) = at {
+            self.lock().remove(&(member.id, member.stamp.epoch, at));
+        }
     }
 
     /// Forgets proofs of members that `is_listed` no longer.

@@ -1,5 +1,10 @@
 //! Requests to other members: connections kept and reused, a kept one that turns out closed replaced at once.
 //!
+//! | module | is |
+//! |---|---|
+//! | [`place`] | where a listener is reached |
+//! | [`passage`] | connections to members of other islands |
+//!
 //! This is the forwarding core. What it needs to know of a request is its method, its target and its fields; who is
 //! asked, and whether somebody else is asked after a failure, is decided by its callers.
 
@@ -24,7 +29,10 @@ use tokio::time::{timeout, timeout_at};
 use tokio_util::task::TaskTracker;
 
 use crate::http::body::BodyError;
-use crate::http::hosts::host_of;
+use crate::upstream::place::Place;
+
+pub mod passage;
+pub mod place;
 
 /// A member on the LAN that does not accept within this is not there.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
@@ -49,7 +57,7 @@ pub enum UpstreamError {
     #[error("no connection to {at}")]
     Connect {
         /// Where.
-        at: SocketAddr,
+        at: Place,
         /// Why.
         source: io::Error,
     },
@@ -57,7 +65,7 @@ pub enum UpstreamError {
     #[error("{at} broke off")]
     Broken {
         /// Where.
-        at: SocketAddr,
+        at: Place,
         /// Why.
         source: hyper::Error,
     },
@@ -65,15 +73,23 @@ pub enum UpstreamError {
     #[error("no answer from {at} before the deadline")]
     Deadline {
         /// Where.
-        at: SocketAddr,
+        at: Place,
     },
     /// The answer is longer than it may be.
     #[error("{at} sent more than {max} bytes")]
     TooLong {
         /// Where.
-        at: SocketAddr,
+        at: Place,
         /// The bound.
         max: usize,
+    },
+    /// No bridge has it on the line: nothing was sent.
+    #[error("{at} cannot be reached: {why}")]
+    NoPassage {
+        /// Where.
+        at: Place,
+        /// What the bridge said.
+        why: String,
     },
 }
 
@@ -107,13 +123,13 @@ impl Ask {
         Self { method: Method::GET, target, headers: HeaderMap::new() }
     }
 
-    fn request(&self, at: SocketAddr) -> Request<Empty<Bytes>> {
+    fn request(&self, at: Place) -> Request<Empty<Bytes>> {
         let mut request = Request::new(Empty::new());
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = self.target.clone();
         *request.headers_mut() = self.headers.clone();
         if !self.headers.contains_key(header::HOST) {
-            request.headers_mut().insert(header::HOST, host_of(at));
+            request.headers_mut().insert(header::HOST, at.host());
         }
         request
     }
@@ -127,14 +143,14 @@ struct Idle {
     since: Instant,
 }
 
-type Kept = Mutex<HashMap<SocketAddr, Vec<Idle>>>;
+type Kept = Mutex<HashMap<Place, Vec<Idle>>>;
 
 /// All connections to other members. Cheap to clone; all clones are one.
 #[derive(Clone, Debug)]
 pub struct Upstreams {
     idle: Arc<Kept>,
     /// Where connections that we kept were closed by the other side.
-    hung_up: broadcast::Sender<SocketAddr>,
+    hung_up: broadcast::Sender<Place>,
     /// When connections to these addresses were last closed: what was begun before is not kept after.
     closed: Arc<Mutex<HashMap<SocketAddr, Instant>>>,
     tasks: TaskTracker,
@@ -148,10 +164,10 @@ impl Default for Upstreams {
 }
 
 impl Upstreams {
-    /// Addresses at which the other side closes connections that we keep: it wants no more of them, or is gone. Whoever does not
+    /// Places at which the other side closes connections that we keep: it wants no more of them, or is gone. Whoever does not
     /// keep up misses some.
     #[must_use]
-    pub fn hung_up(&self) -> broadcast::Receiver<SocketAddr> {
+    pub fn hung_up(&self) -> broadcast::Receiver<Place> {
         self.hung_up.subscribe()
     }
 
@@ -162,7 +178,13 @@ impl Upstreams {
     ///
     /// # Errors
     /// See [`UpstreamError`].
-    pub async fn send(&self, at: SocketAddr, ask: &Ask, deadline: Instant) -> Result<Reply, UpstreamError> {
+    pub async fn send(
+        &self,
+        at: impl Into<Place>,
+        ask: &Ask,
+        deadline: Instant,
+    ) -> Result<Reply, UpstreamError> {
+        let at = at.into();
         let exchange = async {
             while let Some(mut sender) = self.kept(at) {
                 if let Ok(answer) = sender.send_request(ask.request(at)).await {
@@ -185,11 +207,12 @@ impl Upstreams {
     /// See [`UpstreamError`].
     pub async fn fetch(
         &self,
-        at: SocketAddr,
+        at: impl Into<Place>,
         ask: &Ask,
         max: usize,
         deadline: Instant,
     ) -> Result<Whole, UpstreamError> {
+        let at = at.into();
         let mut reply = self.send(at, ask, deadline).await?;
         let mut body = BytesMut::new();
         loop {
@@ -220,18 +243,16 @@ impl Upstreams {
         });
     }
 
-    /// Closes the connections kept to these addresses: whoever listens there stops, and waits for us otherwise.
+    /// Closes the connections kept to these addresses, and through them: whoever listens there stops, and waits for us
+    /// otherwise.
     pub fn close(&self, addresses: &[SocketAddr]) {
         let now = Instant::now();
         // First the note, then the pool: an exchange that ends in between sees one or the other.
         lock(&self.closed).extend(addresses.iter().map(|at| (*at, now)));
-        let mut pools = self.lock();
-        for at in addresses {
-            pools.remove(at);
-        }
+        self.lock().retain(|place, _| !addresses.contains(&place.dialled()));
     }
 
-    fn kept(&self, at: SocketAddr) -> Option<Sender> {
+    fn kept(&self, at: Place) -> Option<Sender> {
         let mut pools = self.lock();
         let kept = pools.get_mut(&at)?;
         // The newest first: the older ones get to grow old and go.
@@ -243,13 +264,11 @@ impl Upstreams {
         None
     }
 
-    async fn connect(&self, at: SocketAddr) -> Result<Sender, UpstreamError> {
-        let refused = |source| UpstreamError::Connect { at, source };
-        let stream = match timeout(CONNECT_TIMEOUT, TcpStream::connect(at)).await {
-            Ok(stream) => stream.map_err(refused)?,
-            Err(_) => return Err(refused(io::ErrorKind::TimedOut.into())),
+    async fn connect(&self, at: Place) -> Result<Sender, UpstreamError> {
+        let stream = match at {
+            Place::Direct(address) => dial(at, address).await?,
+            Place::Far(passage) => passage::open(passage).await?,
         };
-        stream.set_nodelay(true).map_err(refused)?;
         let (sender, connection) = Builder::new()
             .max_buf_size(64 * 1024)
             .handshake(TokioIo::new(stream))
@@ -267,17 +286,28 @@ impl Upstreams {
         Ok(sender)
     }
 
-    fn lease(&self, at: SocketAddr, sender: Sender) -> Lease {
+    fn lease(&self, at: Place, sender: Sender) -> Lease {
         Lease { at, sender, begun: Instant::now(), pool: self.clone() }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<SocketAddr, Vec<Idle>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Place, Vec<Idle>>> {
         lock(&self.idle)
     }
 }
 
+/// A connection to this address, on the way to `at`.
+async fn dial(at: Place, address: SocketAddr) -> Result<TcpStream, UpstreamError> {
+    let refused = |source| UpstreamError::Connect { at, source };
+    let stream = match timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
+        Ok(stream) => stream.map_err(refused)?,
+        Err(_) => return Err(refused(io::ErrorKind::TimedOut.into())),
+    };
+    stream.set_nodelay(true).map_err(refused)?;
+    Ok(stream)
+}
+
 /// Drops what is closed of the connections kept to `at`. Returns whether there was any.
-fn drop_closed(idle: &Kept, at: SocketAddr) -> bool {
+fn drop_closed(idle: &Kept, at: Place) -> bool {
     let mut pools = lock(idle);
     let Some(kept) = pools.get_mut(&at) else { return false };
     let before = kept.len();
@@ -333,7 +363,7 @@ pub struct Whole {
 /// The use of a connection for one exchange.
 #[derive(Debug)]
 struct Lease {
-    at: SocketAddr,
+    at: Place,
     sender: Sender,
     /// When the head of its answer had come.
     begun: Instant,
@@ -356,7 +386,7 @@ impl Lease {
 
     fn keep(self) {
         let mut pools = self.pool.lock();
-        if lock(&self.pool.closed).get(&self.at).is_some_and(|closed| *closed >= self.begun) {
+        if lock(&self.pool.closed).get(&self.at.dialled()).is_some_and(|closed| *closed >= self.begun) {
             return;
         }
         let kept = pools.entry(self.at).or_default();

@@ -6,6 +6,8 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use http::HeaderMap;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tracing::{debug, error, warn};
@@ -16,7 +18,7 @@ use crate::http::connections::Connections;
 use crate::http::hosts::HostRules;
 use crate::http::listen;
 use crate::http::meter::Meter;
-use crate::http::request::Gated;
+use crate::http::request::{Connect, Gated};
 
 pub use crate::http::connection::Limits;
 
@@ -27,7 +29,26 @@ pub trait App: Send + Sync + 'static {
     /// HEAD is asked like GET: the body is left out later, its length kept. A body that ends with an error
     /// resets the connection.
     fn answer(&self, request: Gated) -> impl Future<Output = Answer> + Send;
+
+    /// Opens the tunnel that CONNECT asks for, or says why not. `None`: this node opens none. Dropped when the node stops.
+    fn connect(&self, request: Connect) -> impl Future<Output = Option<Result<Opened, Answer>>> + Send {
+        let _ = request;
+        std::future::ready(None)
+    }
 }
+
+/// A tunnel that stands.
+pub struct Opened {
+    /// Its other end.
+    pub far: Box<dyn Duplex>,
+    /// What the answer says besides.
+    pub headers: HeaderMap,
+}
+
+/// Bytes both ways.
+pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 
 /// After a failed `accept` the next try waits this long: descriptors come back when connections end, and a
 /// tighter loop would only burn the CPU that could end them.

@@ -31,6 +31,7 @@ use crate::http::problem::Problem;
 use crate::http::respond;
 
 mod reading;
+mod tunnel;
 mod wire;
 mod writing;
 
@@ -103,6 +104,9 @@ pub(super) async fn run<A: App>(
     let mut answered = false;
     let after = loop {
         let after = match connection.next_request(answered).await {
+            Next::Request(head, arrived) if head.method == Method::CONNECT => {
+                Box::pin(connection.tunnel(*head, arrived)).await
+            }
             Next::Request(head, arrived) => {
                 // In a box of its own: an idle connection should not hold the room that an answer needs.
                 Box::pin(connection.answer(*head, arrived)).await

@@ -40,6 +40,8 @@ pub enum RouteLabel {
     Metrics,
     /// `/`
     Dashboard,
+    /// CONNECT.
+    Tunnel,
     /// Everything else.
     Other,
 }
@@ -86,6 +88,7 @@ impl RouteLabel {
             Self::Health => "/healthz",
             Self::Metrics => "/metrics",
             Self::Dashboard => "/",
+            Self::Tunnel => "connect",
             Self::Other => "other",
         }
     }

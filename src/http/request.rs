@@ -31,6 +31,23 @@ pub struct Gated {
     pub deadline: Option<Duration>,
 }
 
+/// A wish for a tunnel that has passed the gate.
+#[derive(Clone, Debug)]
+pub struct Connect {
+    /// `HOST:PORT`, as sent.
+    pub target: Box<str>,
+    /// As those of [`Gated`].
+    pub headers: HeaderMap,
+    /// `Isle-Nonce`: what whoever is reached is to sign.
+    pub nonce: Option<[u8; 16]>,
+    /// `Isle-Path`: the islands still to be passed, if the asker has chosen them. At most a header's worth, unchecked.
+    pub islands: Vec<String>,
+    /// The client's address, IPv4-mapped ones as IPv4.
+    pub peer: SocketAddr,
+    /// When its head was complete.
+    pub arrived: Instant,
+}
+
 impl Gated {
     /// First value of a query parameter, percent-decoded; `None` when absent or not UTF-8.
     #[must_use]

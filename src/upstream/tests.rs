@@ -227,7 +227,7 @@ async fn what_is_too_long_is_refused() {
 #[test]
 fn a_host_has_no_scope() {
     for (at, host) in [("[fe80::1%3]:80", "[fe80::1]:80"), ("10.0.0.1:5235", "10.0.0.1:5235")] {
-        assert_eq!(get().request(at.parse().unwrap()).headers()["host"], host);
+        assert_eq!(get().request(Place::Direct(at.parse().unwrap())).headers()["host"], host);
     }
 }
 
@@ -266,6 +266,6 @@ async fn whoever_closes_a_kept_connection_is_told_of() {
     }
     close.send(()).unwrap();
     let told = timeout(Duration::from_secs(5), hung_up.recv()).await.unwrap();
-    assert_eq!(told.unwrap(), at);
+    assert_eq!(told.unwrap(), Place::Direct(at));
     assert!(upstreams.lock().is_empty(), "nothing closed is kept");
 }

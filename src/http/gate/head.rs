@@ -8,10 +8,10 @@ use http::header::{self, HeaderName};
 use http::{HeaderMap, HeaderValue, Method};
 
 use super::{FIELDS_MAX, Refusal, TARGET_BYTES_MAX, target};
-use crate::http::request::Gated;
+use crate::http::request::{Connect, Gated};
 
 /// Methods that exist but that this node does not offer (RFC 9110 section 9, RFC 5789).
-const FOREIGN_METHODS: [&str; 7] = ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT"];
+const FOREIGN_METHODS: [&str; 6] = ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"];
 
 /// What `Allow` says in a 405.
 pub const METHODS_ALLOWED: &str = "GET, HEAD";
@@ -30,7 +30,7 @@ pub enum Framing {
 /// A checked head.
 #[derive(Debug)]
 pub struct Head {
-    /// GET or HEAD.
+    /// GET or HEAD, or CONNECT: then it becomes no [`Gated`] but a [`Connect`].
     pub method: Method,
     /// HTTP/1.0 rather than HTTP/1.1.
     pub old: bool,
@@ -46,6 +46,8 @@ pub struct Head {
     headers: HeaderMap,
     hops: u8,
     deadline: Option<Duration>,
+    nonce: Option<[u8; 16]>,
+    islands: Vec<String>,
 }
 
 impl Head {
@@ -67,11 +69,17 @@ impl Head {
             return Err(Refusal::TargetTooLong);
         }
         let raw_target = std::str::from_utf8(raw_target).map_err(|_| Refusal::TargetForm)?;
-        let (path, query) = target::split(raw_target)?;
+        let (path, query) = match method {
+            Method::CONNECT if framing != Framing::None => return Err(Refusal::ContentLength),
+            // RFC 9112 3.2.3: the port is always there.
+            Method::CONNECT if is_host(raw_target) && raw_target.contains(':') => (raw_target.into(), None),
+            Method::CONNECT => return Err(Refusal::TargetForm),
+            _ => target::split(raw_target)?,
+        };
         let host = fields.host.take().ok_or(Refusal::NoHost)?;
         let expects_continue = fields.expectation(old)?;
         let keep_alive = fields.keep_alive(old);
-        let (hops, deadline) = fields.keep_end_to_end();
+        let Ours { hops, deadline, nonce, islands } = fields.keep_end_to_end();
         Ok(Self {
             method,
             old,
@@ -84,6 +92,8 @@ impl Head {
             headers: fields.headers,
             hops,
             deadline,
+            nonce,
+            islands,
         })
     }
 
@@ -109,6 +119,15 @@ impl Head {
             hops: self.hops,
             deadline: self.deadline,
         }
+    }
+}
+
+impl Head {
+    /// A CONNECT as whoever opens tunnels sees it.
+    #[must_use]
+    pub fn into_connect(self, peer: SocketAddr, arrived: Instant) -> Connect {
+        let Self { path, headers, nonce, islands, .. } = self;
+        Connect { target: path, headers, nonce, islands, peer, arrived }
     }
 }
 
@@ -158,6 +177,7 @@ fn known_method(method: &[u8]) -> Result<Method, Refusal> {
     match method {
         b"GET" => Ok(Method::GET),
         b"HEAD" => Ok(Method::HEAD),
+        b"CONNECT" => Ok(Method::CONNECT),
         foreign if FOREIGN_METHODS.iter().any(|known| known.as_bytes() == foreign) => {
             Err(Refusal::MethodNotAllowed)
         }
@@ -173,6 +193,14 @@ fn is_token(byte: u8) -> bool {
 /// Optional white space, RFC 9110 5.6.3: nothing else may be trimmed.
 fn is_blank(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t')
+}
+
+/// What a request's own fields of ours said.
+struct Ours {
+    hops: u8,
+    deadline: Option<Duration>,
+    nonce: Option<[u8; 16]>,
+    islands: Vec<String>,
 }
 
 /// The fields of one head while it is read.
@@ -286,8 +314,8 @@ impl Fields {
             .map(str::trim)
     }
 
-    /// Drops what is meant for this hop only, and every `Isle-*`; returns what two of those said.
-    fn keep_end_to_end(&mut self) -> (u8, Option<Duration>) {
+    /// Drops what is meant for this hop only, and every `Isle-*`; returns what those said that count from anyone.
+    fn keep_end_to_end(&mut self) -> Ours {
         let named: Vec<HeaderName> = self
             .connection_options()
             .filter_map(|option| HeaderName::from_bytes(option.as_bytes()).ok())
@@ -302,12 +330,23 @@ impl Fields {
         }
         let hops = self.numbers("isle-hops").map(|hops| u8::try_from(hops).unwrap_or(u8::MAX)).max();
         let deadline = self.numbers("isle-deadline-ms").min().map(Duration::from_millis);
+        let nonce = self.text("isle-nonce").and_then(|digits| {
+            let bytes = data_encoding::HEXLOWER_PERMISSIVE.decode(digits.as_bytes()).ok()?;
+            bytes.try_into().ok()
+        });
+        let islands = self.text("isle-path").map(|path| path.split(',').map(|name| name.trim().to_owned()));
+        let islands = islands.into_iter().flatten().collect();
         let ours: Vec<HeaderName> =
             self.headers.keys().filter(|name| name.as_str().starts_with("isle-")).cloned().collect();
         for name in ours {
             self.headers.remove(name);
         }
-        (hops.unwrap_or(0), deadline)
+        Ours { hops: hops.unwrap_or(0), deadline, nonce, islands }
+    }
+
+    /// The first value of a field, if it is text.
+    fn text(&self, name: &'static str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
     }
 
     /// The values of a field that are numbers; what is none says nothing.

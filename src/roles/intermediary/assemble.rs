@@ -435,6 +435,7 @@ impl From<UpstreamError> for Attempt {
         match error {
             UpstreamError::Deadline { .. } => Self::Deadline,
             UpstreamError::TooLong { .. } => Self::Stale(error.to_string()),
+            UpstreamError::NoPassage { .. } => Self::Failed(error.to_string()),
             UpstreamError::Connect { .. } | UpstreamError::Broken { .. } => Self::Refused(error.to_string()),
         }
     }

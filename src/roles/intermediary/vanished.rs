@@ -17,6 +17,7 @@ use tracing::debug;
 
 use super::{Shared, lock};
 use crate::upstream::UpstreamError;
+use crate::upstream::place::Place;
 
 /// One address is tried once in this.
 const ONCE_IN: Duration = Duration::from_secs(1);
@@ -34,7 +35,8 @@ impl Shared {
         loop {
             tokio::select! {
                 at = closed.recv() => match at {
-                    Ok(at) => {
+                    Ok(Place::Far(_)) => {}
+                    Ok(Place::Direct(at)) => {
                         tried.retain(|_, when| when.elapsed() < ONCE_IN);
                         if tried.len() < TRIED_MAX && tried.insert(at, Instant::now()).is_none() {
                             tries.spawn(async move { refuses(at).await.then_some(at) });
@@ -58,22 +60,24 @@ impl Shared {
             if !member.is_self && member.http_addresses.contains(&at) && member.is_choosable() {
                 debug!(member = %member.id.short(), %at, "its connections were closed, and it refuses others");
                 lock(&self.routes).vanished(&member.id, now);
-                self.has_refused(&member, at);
+                self.has_refused(&member, at.into());
             }
         }
     }
 
     /// Where a request failed because nobody listens there, its watchers are to know.
-    pub(super) fn note_refusal(&self, member: &Member, at: SocketAddr, error: &UpstreamError) {
+    pub(super) fn note_refusal(&self, member: &Member, at: Place, error: &UpstreamError) {
         if error.is_refusal() {
             self.has_refused(member, at);
         }
     }
 
     /// Whoever listens at this address next has to prove its key anew; the member's watchers are told to ask it.
-    fn has_refused(&self, member: &Member, at: SocketAddr) {
+    fn has_refused(&self, member: &Member, at: Place) {
         self.endpoints.forget(member, at);
-        self.mesh.connection_refused(member.id);
+        if at.direct().is_some() {
+            self.mesh.connection_refused(member.id);
+        }
     }
 }
 

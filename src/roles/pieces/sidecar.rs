@@ -200,14 +200,15 @@ impl Sidecar {
                 "no answer in time",
                 format!("{} did not answer before the deadline", self.authority),
             ),
-            UpstreamError::Connect { .. } | UpstreamError::Broken { .. } | UpstreamError::TooLong { .. } => {
-                Problem::new(
-                    StatusCode::BAD_GATEWAY,
-                    "upstream-broke",
-                    "the service behind this node broke off",
-                    format!("{}: {error}", self.authority),
-                )
-            }
+            UpstreamError::Connect { .. }
+            | UpstreamError::Broken { .. }
+            | UpstreamError::TooLong { .. }
+            | UpstreamError::NoPassage { .. } => Problem::new(
+                StatusCode::BAD_GATEWAY,
+                "upstream-broke",
+                "the service behind this node broke off",
+                format!("{}: {error}", self.authority),
+            ),
         }
     }
 }

@@ -48,7 +48,11 @@ fn request_lines_of_other_forms_are_refused() {
         ("get / HTTP/1.1", Refusal::MethodUnknown),
         ("POST / HTTP/1.1", Refusal::MethodNotAllowed),
         ("OPTIONS * HTTP/1.1", Refusal::MethodNotAllowed),
-        ("CONNECT x:80 HTTP/1.1", Refusal::MethodNotAllowed),
+        ("CONNECT / HTTP/1.1", Refusal::TargetForm),
+        ("CONNECT x HTTP/1.1", Refusal::TargetForm),
+        ("CONNECT me@x:80 HTTP/1.1", Refusal::TargetForm),
+        ("CONNECT x:80/path HTTP/1.1", Refusal::TargetForm),
+        ("CONNECT x:99999 HTTP/1.1", Refusal::TargetForm),
     ] {
         assert_eq!(refusal(parse(&format!("{line}\r\nHost: x\r\n\r\n"))), Some(expected), "{line}");
     }
@@ -247,5 +251,25 @@ mod any {
             let _ = read(&stream, &[7]);
             let _ = Head::parse(&Bytes::from(stream));
         }
+    }
+}
+
+#[test]
+fn connect_names_a_host_and_a_port_and_has_no_body() {
+    let head = parse(
+        "CONNECT k7:1233 HTTP/1.1\r\nHost: x\r\nIsle-Nonce: 000102030405060708090a0b0c0d0e0F\r\nIsle-Path: b, c\r\n\r\n",
+    );
+    let connect = head.unwrap().into_connect("10.0.0.1:9".parse().unwrap(), Instant::now());
+    assert_eq!(&*connect.target, "k7:1233");
+    assert_eq!(connect.nonce.unwrap()[15], 15);
+    assert_eq!(connect.islands, ["b", "c"]);
+    assert!(connect.headers.is_empty());
+    for fields in ["Content-Length: 1\r\n", "Transfer-Encoding: chunked\r\n"] {
+        let head = parse(&format!("CONNECT k7:1233 HTTP/1.1\r\nHost: x\r\n{fields}\r\n"));
+        assert_eq!(refusal(head), Some(Refusal::ContentLength));
+    }
+    for nonce in ["", "00", "0g0102030405060708090a0b0c0d0e0f", "000102030405060708090a0b0c0d0e0f00"] {
+        let head = parse(&format!("CONNECT k7:1 HTTP/1.1\r\nHost: x\r\nIsle-Nonce: {nonce}\r\n\r\n"));
+        assert_eq!(head.unwrap().into_connect("10.0.0.1:9".parse().unwrap(), Instant::now()).nonce, None);
     }
 }

@@ -1,0 +1,69 @@
+//! CONNECT: the connection becomes one end of a tunnel.
+
+use std::time::Instant;
+
+use http::{HeaderMap, Method};
+use tokio::io::{AsyncWriteExt, copy_bidirectional_with_sizes};
+use tracing::debug;
+
+use super::writing::Told;
+use super::{After, Connection};
+use crate::http::accept::{App, Opened};
+use crate::http::gate::Refusal;
+use crate::http::gate::head::Head;
+use crate::http::meter::RouteLabel;
+use crate::http::problem::Problem;
+
+/// What is under way inside us in each direction; the rest waits in the kernel's buffers, and at the sender.
+const COPY_BYTES: usize = 64 * 1024;
+
+impl<A: App> Connection<A> {
+    /// Has the tunnel opened and carries it to its end: until both sides have said all, or one breaks.
+    pub(super) async fn tunnel(&mut self, head: Head, arrived: Instant) -> After {
+        let close = !head.keep_alive;
+        let in_flight = self.line.request();
+        let opened = self.door.app.connect(head.into_connect(self.peer, arrived)).await;
+        let refusal = match opened {
+            Some(Ok(opened)) => {
+                let after = self.carry(opened).await;
+                drop(in_flight);
+                return after;
+            }
+            Some(Err(answer)) => answer,
+            None => Problem::from(Refusal::MethodNotAllowed).into_answer(),
+        };
+        let told = Told { route: RouteLabel::Tunnel, method: Method::GET, old: false, close };
+        self.write(told, arrived, in_flight, async move { refusal }).await
+    }
+
+    async fn carry(&mut self, opened: Opened) -> After {
+        let Opened { mut far, headers } = opened;
+        let carried = async {
+            self.stream.write_all(&head_of(&headers)).await?;
+            // What came along with the request belongs to the tunnel.
+            far.write_all(&std::mem::take(&mut self.inbox)).await?;
+            copy_bidirectional_with_sizes(&mut self.stream, &mut far, COPY_BYTES, COPY_BYTES).await
+        };
+        match carried.await {
+            Ok((up, down)) => {
+                debug!(peer = %self.peer, up, down, "tunnel over");
+                After::Drop
+            }
+            Err(error) => {
+                debug!(peer = %self.peer, %error, "tunnel broke");
+                After::Reset
+            }
+        }
+    }
+}
+
+fn head_of(headers: &HeaderMap) -> Vec<u8> {
+    let mut head = b"HTTP/1.1 200 Connected\r\n".to_vec();
+    for (name, value) in headers {
+        for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+            head.extend_from_slice(part);
+        }
+    }
+    head.extend_from_slice(b"\r\n");
+    head
+}

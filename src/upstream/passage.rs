@@ -1,0 +1,112 @@
+//! A connection to a member of another island: CONNECT at a bridge of ours, which has it carried there.
+//!
+//! The bridges on the way are not believed: the member's own signature over our nonce comes back with the answer, and
+//! not a byte of a request goes before it is checked.
+//!
+//! Source: NETWORK.md, "Over TCP".
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::Builder;
+use hyper_util::rt::TokioIo;
+use isle_mesh::proof;
+use serde::Deserialize;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::place::{Passage, Place};
+use super::{UpstreamError, dial};
+
+/// What the member's proof is to be made for: 32 hexadecimal digits.
+pub const NONCE: HeaderName = HeaderName::from_static("isle-nonce");
+/// The member's endpoint proof, in hexadecimal digits.
+pub const PROOF: HeaderName = HeaderName::from_static("isle-proof");
+/// Where the member was dialled, which its proof is over: `IP:PORT`.
+pub const DIALLED: HeaderName = HeaderName::from_static("isle-dialled");
+
+/// Bridges give up a tunnel that does not stand after ten seconds; a request has rarely that much time.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
+/// A bridge's reason for refusing is a small JSON object.
+const PROBLEM_BYTES_MAX: usize = 4096;
+
+/// Connects to the member. Dropped before it is done, everything on the way is closed.
+pub(super) async fn open(passage: Passage) -> Result<TcpStream, UpstreamError> {
+    match timeout(OPEN_TIMEOUT, connect(passage)).await {
+        Ok(opened) => opened,
+        Err(_) => Err(refused(passage, "no answer from there in time")),
+    }
+}
+
+async fn connect(passage: Passage) -> Result<TcpStream, UpstreamError> {
+    let at = Place::Far(passage);
+    let stream = dial(at, passage.bridge).await?;
+    let broken = |source| UpstreamError::Broken { at, source };
+    let (mut sender, connection) =
+        Builder::new().handshake::<_, Empty<Bytes>>(TokioIo::new(stream)).await.map_err(broken)?;
+    let nonce: [u8; 16] = rand::random();
+    let authority = passage.authority();
+    let request = Request::connect(&authority)
+        .header(http::header::HOST, &authority)
+        .header(NONCE, data_encoding::HEXLOWER.encode(&nonce))
+        .body(Empty::new())
+        .expect("an id and a port are an authority");
+    let exchange = async move {
+        let answer = sender.send_request(request).await.map_err(broken)?;
+        if answer.status() != StatusCode::OK {
+            return Err(UpstreamError::NoPassage { at, why: why_not(answer).await });
+        }
+        check(&passage, &nonce, answer.headers())?;
+        hyper::upgrade::on(answer).await.map_err(broken)
+    };
+    let (upgraded, connection) = tokio::join!(exchange, connection.with_upgrades());
+    let upgraded = upgraded?;
+    connection.map_err(broken)?;
+    let parts = upgraded.downcast::<TokioIo<TcpStream>>().map_err(|_| refused(passage, "no tunnel"))?;
+    if !parts.read_buf.is_empty() {
+        // Whoever listens there speaks only when asked.
+        return Err(refused(passage, "the member spoke first"));
+    }
+    Ok(parts.io.into_inner())
+}
+
+/// Whether the member itself listens at the other end.
+fn check(passage: &Passage, nonce: &[u8; 16], headers: &HeaderMap) -> Result<(), UpstreamError> {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    let read = || {
+        let dialled = text(DIALLED)?.parse().ok()?;
+        let proof = data_encoding::HEXLOWER_PERMISSIVE.decode(text(PROOF)?.as_bytes()).ok()?;
+        Some((dialled, proof::decode(&proof).ok()?))
+    };
+    let is_right = read().is_some_and(|(dialled, proof)| {
+        proof.id == passage.member
+            && proof.epoch == passage.epoch
+            && proof::verify_proof(passage.mesh, proof.id, proof.epoch, dialled, nonce, &proof.signature)
+    });
+    if is_right { Ok(()) } else { Err(refused(*passage, "whoever listens there is not this member")) }
+}
+
+fn refused(passage: Passage, why: &str) -> UpstreamError {
+    UpstreamError::NoPassage { at: Place::Far(passage), why: why.to_owned() }
+}
+
+/// What the bridge says about it.
+async fn why_not(answer: Response<Incoming>) -> String {
+    #[derive(Deserialize)]
+    struct Problem {
+        reason: String,
+    }
+    let status = answer.status();
+    let body = Limited::new(answer.into_body(), PROBLEM_BYTES_MAX).collect().await.ok();
+    let problem = body.and_then(|body| serde_json::from_slice::<Problem>(&body.to_bytes()).ok());
+    match problem {
+        Some(problem) => format!("the bridge answered {}, {}", status.as_u16(), problem.reason),
+        None => format!("the bridge answered {}", status.as_u16()),
+    }
+}
+
+#[cfg(test)]
+mod tests;
