@@ -49,6 +49,10 @@ pub struct Candidate {
     pub last: bool,
     /// When the mesh heard it last, if it did.
     pub heard: Option<Instant>,
+    /// What the way to its island costs; `None`: it is on ours.
+    pub way: Option<Duration>,
+    /// It says that it takes no more for now.
+    pub full: bool,
 }
 
 /// How a request to a member ended.
@@ -113,14 +117,15 @@ impl Routes {
     /// Chooses one of `candidates` and counts a request in flight to it; end it with [`ended`](Self::ended). `None` only when
     /// there are none. O(n log m).
     ///
+    /// Our own island comes first. When it has none, or all of it are full, the island with the cheapest way does.
+    ///
     /// A member that was left out and whose time has come is chosen at once, for one request: that is how it
     /// comes back.
     pub fn choose(&mut self, candidates: &[Candidate], now: Instant) -> Option<MemberId> {
         for candidate in candidates {
             self.track(now, candidate.id);
         }
-        let firsts: Vec<_> = candidates.iter().copied().filter(|candidate| !candidate.last).collect();
-        let chosen = self.choose_among(now, if firsts.is_empty() { candidates } else { &firsts })?;
+        let chosen = self.choose_among(now, &nearest(candidates))?;
         self.track(now, chosen).in_flight += 1;
         Some(chosen)
     }
@@ -249,6 +254,19 @@ impl Routes {
 
     fn track(&mut self, now: Instant, id: MemberId) -> &mut Track {
         self.tracks.entry(id).or_insert_with(|| Track::new(now))
+    }
+}
+
+/// Those that are compared with each other: one island's, or all when all are doubted.
+fn nearest(candidates: &[Candidate]) -> Vec<Candidate> {
+    let sound = || candidates.iter().copied().filter(|candidate| !candidate.last);
+    let near: Vec<_> = sound().filter(|candidate| candidate.way.is_none()).collect();
+    let cheapest = sound().filter_map(|candidate| candidate.way).min();
+    match cheapest {
+        _ if near.iter().any(|candidate| !candidate.full) => near,
+        Some(cheapest) => sound().filter(|candidate| candidate.way == Some(cheapest)).collect(),
+        None if near.is_empty() => candidates.to_vec(),
+        None => near,
     }
 }
 

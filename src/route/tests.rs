@@ -7,7 +7,15 @@ fn id(number: u8) -> MemberId {
 }
 
 fn candidates(count: u8) -> Vec<Candidate> {
-    (0..count).map(|number| Candidate { id: id(number), capacity: 256, last: false, heard: None }).collect()
+    let of = |number| Candidate {
+        id: id(number),
+        capacity: 256,
+        last: false,
+        heard: None,
+        way: None,
+        full: false,
+    };
+    (0..count).map(of).collect()
 }
 
 /// A clock of our own; the real one is read once, as its origin.
@@ -205,4 +213,23 @@ fn a_seed_replays_every_choice() {
         send(&mut routes, &mut now, &candidates(5), 500, |chosen| answered(MS * u32::from(chosen.0[0] + 1)))
     };
     assert_eq!(run(), run());
+}
+
+#[test]
+fn the_own_island_comes_first_and_then_the_cheapest_way() {
+    let chosen = |pool: &[Candidate]| {
+        let (mut routes, mut now) = (Routes::new(7), origin());
+        send(&mut routes, &mut now, pool, 100, |_| answered(MS)).into_keys().collect::<Vec<_>>()
+    };
+    let mut pool = candidates(5);
+    (pool[2].way, pool[3].way, pool[4].way) = (Some(MS * 40), Some(MS * 20), Some(MS * 20));
+    assert_eq!(chosen(&pool), [id(0), id(1)]);
+    pool[0].full = true;
+    assert_eq!(chosen(&pool), [id(0), id(1)], "one of ours has room");
+    pool[1].full = true;
+    assert_eq!(chosen(&pool), [id(3), id(4)]);
+    assert_eq!(chosen(&pool[..2]), [id(0), id(1)], "nobody else has it");
+    pool[3].last = true;
+    assert_eq!(chosen(&pool[2..]), [id(4)]);
+    assert_eq!(chosen(&pool[2..4]), [id(2)]);
 }

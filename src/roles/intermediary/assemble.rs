@@ -10,7 +10,7 @@ use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, join_all};
 use http::StatusCode;
 use http_body_util::BodyExt;
-use isle_mesh::member::{Member, MemberId, Standing};
+use isle_mesh::member::{Load, Member, MemberId, Standing};
 use tokio::time::timeout_at;
 use tracing::{debug, warn};
 
@@ -483,7 +483,9 @@ impl Drop for Measured<'_> {
 /// A member as routing sees it.
 pub(super) fn candidate(member: &Member) -> Candidate {
     let doubted = member.standing != Standing::Alive || !(member.reachable || member.is_self);
-    Candidate { id: member.id, capacity: member.load.capacity, last: doubted, heard: member.heard }
+    let Load { in_flight, capacity } = member.load;
+    let full = capacity > 0 && in_flight >= capacity;
+    Candidate { id: member.id, capacity, last: doubted, heard: member.heard, way: None, full }
 }
 
 fn snapshot_has(index: &index::Index, digest: [u8; 32]) -> bool {
