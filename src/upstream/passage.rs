@@ -5,10 +5,11 @@
 //!
 //! Source: NETWORK.md, "Over TCP".
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::Builder;
@@ -28,6 +29,9 @@ pub const PROOF: HeaderName = HeaderName::from_static("isle-proof");
 /// Where the member was dialled, which its proof is over: `IP:PORT`.
 pub const DIALLED: HeaderName = HeaderName::from_static("isle-dialled");
 
+/// The islands that a tunnel passes, the nearest first, where whoever asks has chosen them.
+pub const PATH: HeaderName = HeaderName::from_static("isle-path");
+
 /// Bridges give up a tunnel that does not stand after ten seconds; a request has rarely that much time.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
 /// A bridge's reason for refusing is a small JSON object.
@@ -42,43 +46,72 @@ pub(super) async fn open(passage: Passage) -> Result<TcpStream, UpstreamError> {
 }
 
 async fn connect(passage: Passage) -> Result<TcpStream, UpstreamError> {
+    let nonce: [u8; 16] = rand::random();
+    let (stream, headers) = ask(passage, &nonce, &[]).await?;
+    check(&passage, &nonce, &headers)?;
+    Ok(stream)
+}
+
+/// Asks the bridge for a tunnel, through `islands` if any are named, and gives what it answers beside the stream. Nothing
+/// of that is checked.
+pub(crate) async fn ask(
+    passage: Passage,
+    nonce: &[u8; 16],
+    islands: &[String],
+) -> Result<(TcpStream, HeaderMap), UpstreamError> {
     let at = Place::Far(passage);
     let stream = dial(at, passage.bridge).await?;
     let broken = |source| UpstreamError::Broken { at, source };
     let (mut sender, connection) =
         Builder::new().handshake::<_, Empty<Bytes>>(TokioIo::new(stream)).await.map_err(broken)?;
-    let nonce: [u8; 16] = rand::random();
     let authority = passage.authority();
-    let request = Request::connect(&authority)
+    let mut request = Request::connect(&authority)
         .header(http::header::HOST, &authority)
-        .header(NONCE, data_encoding::HEXLOWER.encode(&nonce))
+        .header(NONCE, data_encoding::HEXLOWER.encode(nonce))
         .body(Empty::new())
         .expect("an id and a port are an authority");
+    if let Ok(path) = HeaderValue::try_from(islands.join(","))
+        && !islands.is_empty()
+    {
+        request.headers_mut().insert(PATH, path);
+    }
     let exchange = async move {
-        let answer = sender.send_request(request).await.map_err(broken)?;
+        let mut answer = sender.send_request(request).await.map_err(broken)?;
         if answer.status() != StatusCode::OK {
             return Err(UpstreamError::NoPassage { at, why: why_not(answer).await });
         }
-        check(&passage, &nonce, answer.headers())?;
-        hyper::upgrade::on(answer).await.map_err(broken)
+        let headers = std::mem::take(answer.headers_mut());
+        Ok((hyper::upgrade::on(answer).await.map_err(broken)?, headers))
     };
     let (upgraded, connection) = tokio::join!(exchange, connection.with_upgrades());
-    let upgraded = upgraded?;
+    let (upgraded, headers) = upgraded?;
     connection.map_err(broken)?;
     let parts = upgraded.downcast::<TokioIo<TcpStream>>().map_err(|_| refused(passage, "no tunnel"))?;
     if !parts.read_buf.is_empty() {
         // Whoever listens there speaks only when asked.
         return Err(refused(passage, "the member spoke first"));
     }
-    Ok(parts.io.into_inner())
+    Ok((parts.io.into_inner(), headers))
+}
+
+/// What a bridge's answer carries of the member's proof: where it was dialled, and the proof as it gave it.
+pub(crate) fn proof_in(headers: &HeaderMap) -> Option<(SocketAddr, Vec<u8>)> {
+    let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    let proof = data_encoding::HEXLOWER_PERMISSIVE.decode(text(PROOF)?.as_bytes()).ok()?;
+    Some((text(DIALLED)?.parse().ok()?, proof))
+}
+
+/// The fields that carry it.
+pub(crate) fn put_proof(headers: &mut HeaderMap, dialled: SocketAddr, proof: &[u8]) {
+    let hex = data_encoding::HEXLOWER.encode(proof);
+    headers.insert(PROOF, HeaderValue::try_from(hex).expect("digits"));
+    headers.insert(DIALLED, HeaderValue::try_from(dialled.to_string()).expect("an address"));
 }
 
 /// Whether the member itself listens at the other end.
 fn check(passage: &Passage, nonce: &[u8; 16], headers: &HeaderMap) -> Result<(), UpstreamError> {
-    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let read = || {
-        let dialled = text(DIALLED)?.parse().ok()?;
-        let proof = data_encoding::HEXLOWER_PERMISSIVE.decode(text(PROOF)?.as_bytes()).ok()?;
+        let (dialled, proof) = proof_in(headers)?;
         Some((dialled, proof::decode(&proof).ok()?))
     };
     let is_right = read().is_some_and(|(dialled, proof)| {

@@ -10,6 +10,7 @@
 //!
 //! Needs root, iproute2 and nftables; says that it is skipped without, or fails where `ISLE_REQUIRE_NETNS=1`.
 
+mod archipelago;
 mod client;
 mod crowd;
 mod events;
@@ -22,6 +23,7 @@ mod network;
 mod node;
 mod runner;
 mod scenario;
+mod sea;
 mod serf;
 mod service;
 mod sniffer;

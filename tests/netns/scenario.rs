@@ -1,6 +1,7 @@
 //! The claims, by subject.
 
 mod asking;
+mod bridges;
 mod crash;
 mod crowd;
 mod detection;
@@ -29,6 +30,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         topology::SCENARIOS,
         asking::SCENARIOS,
         hostile::SCENARIOS,
+        bridges::SCENARIOS,
         rough_clients::SCENARIOS,
     ]
     .into_iter()

@@ -1,9 +1,7 @@
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use http::HeaderValue;
 use isle_mesh::identity::Identity;
 use isle_mesh::member::Epoch;
 use isle_mesh::proof::Proof;
@@ -45,10 +43,8 @@ impl App for Bridge {
         let far = TcpStream::connect(self.member).await.unwrap();
         let signature = self.identity.sign_proof(tag(), self.member, &nonce);
         let proof = Proof { id: self.identity.id(), epoch: Epoch(1), signature };
-        let proof = data_encoding::HEXLOWER.encode(&proof::encode(&proof));
         let mut headers = HeaderMap::new();
-        headers.insert(PROOF, HeaderValue::try_from(proof).unwrap());
-        headers.insert(DIALLED, HeaderValue::try_from(self.member.to_string()).unwrap());
+        put_proof(&mut headers, self.member, &proof::encode(&proof));
         Some(Ok(Opened { far: Box::new(far), headers }))
     }
 }
