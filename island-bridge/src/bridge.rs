@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
 use isle_mesh::member::MemberId;
@@ -17,12 +18,14 @@ use isle_mesh::wire::MeshTag;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::endpoint::{self, Connection, Endpoint, OpenError};
+use crate::frame::tunnel::TunnelFailure;
 use crate::frame::{IslandLoad, Reach, Refusal};
 use crate::journal::Journal;
 pub use crate::link::{EndReason, Words};
 use crate::routes::{self, Choice};
 use crate::session::{Greeting, PROTOCOL};
 use crate::shared::SharedJournal;
+use crate::tunnel::{Dial, Dialled, Lines, Open};
 
 mod hub;
 mod status;
@@ -59,6 +62,8 @@ pub struct Config {
     pub links: Vec<Target>,
     /// Lets in strangers with an invite; `None`: nobody.
     pub invites: Option<Arc<dyn Invites>>,
+    /// Where tunnels end; `None`: none is let in.
+    pub dialler: Option<Arc<dyn Dial>>,
 }
 
 impl Config {
@@ -75,6 +80,7 @@ impl Config {
             allowed: BTreeSet::new(),
             links: Vec::new(),
             invites: None,
+            dialler: None,
         }
     }
 }
@@ -137,13 +143,20 @@ pub struct Feeds {
 
 /// A program's hold on its bridge. Cheap to clone; all clones are one. When the last is dropped the bridge ends without
 /// a goodbye.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Bridge {
     id: MemberId,
     addr: SocketAddr,
     journal: SharedJournal,
     load: Arc<watch::Sender<IslandLoad>>,
+    lines: Lines,
     commands: mpsc::Sender<Command>,
+}
+
+impl std::fmt::Debug for Bridge {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Bridge").field("id", &self.id).field("addr", &self.addr).finish_non_exhaustive()
+    }
 }
 
 /// Why a bridge ended unasked.
@@ -191,7 +204,7 @@ enum Command {
 /// # Errors
 /// No socket, or a key that cannot be used.
 pub fn start(
-    config: Config,
+    mut config: Config,
     key: &SigningKey,
     tag: MeshTag,
 ) -> Result<(Bridge, Feeds, BridgeTask), OpenError> {
@@ -207,8 +220,9 @@ pub fn start(
     let (reaches_tx, reaches) = watch::channel(Vec::new());
     let (ways_tx, ways) = watch::channel(BTreeMap::new());
     let outlets = hub::Outlets { words: words_tx, events: events_tx, reaches: reaches_tx, ways: ways_tx };
-    let hub = hub::Hub::new(config, endpoint, journal.clone(), outlets, loads);
-    let bridge = Bridge { id, addr, journal, load: Arc::new(load), commands };
+    let lines = Lines::new(config.island.clone(), id, config.dialler.take());
+    let hub = hub::Hub::new(config, endpoint, journal.clone(), lines.clone(), outlets, loads);
+    let bridge = Bridge { id, addr, journal, load: Arc::new(load), lines, commands };
     Ok((bridge, Feeds { words, events, reaches, ways }, BridgeTask(Box::pin(hub.run(wishes)))))
 }
 
@@ -264,6 +278,20 @@ impl Bridge {
     /// The connection of the link with the node with this key, if that is up.
     pub async fn connection(&self, key: MemberId) -> Option<Connection> {
         self.ask(|reply| Command::Connection(key, reply)).await.flatten()
+    }
+
+    /// Opens a tunnel along `open.hops`, of which the first is another island than ours. At most eleven seconds. Dropped
+    /// before it is done, what was opened is closed.
+    ///
+    /// # Errors
+    /// Why it does not stand.
+    pub async fn tunnel(&self, open: Open) -> Result<Dialled, TunnelFailure> {
+        self.lines.open(open).await
+    }
+
+    /// Opens and takes on no more tunnels, and waits until those that others have through us are over, at most so long.
+    pub async fn drain_tunnels(&self, most: Duration) {
+        self.lines.drain(most).await;
     }
 
     /// Says goodbye on all links after everything urgent, and closes the socket. At most half a second.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use ed25519_dalek::SigningKey;
 use isle_mesh::member::MemberId;
 use isle_mesh::wire::MeshTag;
-use quinn::crypto::rustls::{NoInitialCipherSuite, QuicClientConfig, QuicServerConfig};
+use quinn::crypto::rustls::{HandshakeData, NoInitialCipherSuite, QuicClientConfig, QuicServerConfig};
 use quinn::{EndpointConfig, MtuDiscoveryConfig, TokioRuntime, TransportConfig, VarInt};
 use rustls::pki_types::CertificateDer;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use tracing::debug;
 
 use crate::frame::{Refusal, Stream};
-use crate::tls::{Tls, TlsError, proven};
+use crate::tls::{Purpose, Tls, TlsError, proven};
 
 mod refusals;
 mod reset;
@@ -39,6 +39,8 @@ const STREAM_WINDOW: u32 = 8 << 20;
 /// What may have come on all streams of a connection and not been read: so much memory a linked node can take. Above
 /// three streams' windows, so that a link's streams cannot hold each other up, however long one is not read.
 const CONNECTION_WINDOW: u32 = 32 << 20;
+/// The same for all tunnels of a link. Sixteen that nobody reads fill it, and then hold up the others.
+const TUNNELS_WINDOW: u32 = 128 << 20;
 /// The same before the other side's key is known to be welcome: a hello and a batch.
 const STRANGER_WINDOW: u32 = 512 << 10;
 /// What may be sent and not acknowledged.
@@ -47,6 +49,10 @@ const SEND_WINDOW: u64 = 32 << 20;
 const KEEP_ALIVE: Duration = Duration::from_secs(2);
 /// A connection that nothing is heard on for so long is dropped, should nobody else have noticed.
 const IDLE_MAX: Duration = Duration::from_secs(10);
+/// The same for connections of tunnels, and how often something is said on them: requests wait for an answer while nobody
+/// knows that the other side is gone.
+const TUNNELS_IDLE_MAX: Duration = Duration::from_secs(3);
+const TUNNELS_KEEP_ALIVE: Duration = Duration::from_millis(750);
 /// Before anything is measured. With this a lost first packet is sent again after 240, 720 and 1680 ms, so that an
 /// address that begins to answer is noticed within a second.
 const ROUND_TRIP_GUESS: Duration = Duration::from_millis(80);
@@ -143,18 +149,24 @@ pub enum DialError {
 pub struct Endpoint {
     quic: quinn::Endpoint,
     tls: Arc<Tls>,
+    tag: MeshTag,
     transport: Arc<TransportConfig>,
+    for_tunnels: Arc<TransportConfig>,
 }
 
 /// Somebody who called, before the handshake.
 #[derive(Debug)]
-pub struct Incoming(Box<quinn::Incoming>);
+pub struct Incoming {
+    quic: Box<quinn::Incoming>,
+    tag: MeshTag,
+}
 
 /// A connection whose other end has proven a key. Closed when the last clone is dropped.
 #[derive(Clone, Debug)]
 pub struct Connection {
     quic: quinn::Connection,
     peer: MemberId,
+    purpose: Purpose,
     is_dialled: bool,
 }
 
@@ -205,6 +217,7 @@ impl Endpoint {
     /// No socket, or a key that cannot be used.
     pub fn open(settings: &Settings, key: &SigningKey, tag: MeshTag) -> Result<Self, OpenError> {
         let tls = Tls::new(key, tag)?;
+        let for_tunnels = Arc::new(for_tunnels(settings));
         let transport = Arc::new(transport(settings));
         let mut server =
             quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls.server()?)?));
@@ -219,7 +232,7 @@ impl Endpoint {
                 quinn::Endpoint::new(config, Some(server), socket.into(), Arc::new(TokioRuntime))
             })
             .map_err(|source| OpenError::Socket { bind: settings.bind, source })?;
-        Ok(Self { quic, tls: Arc::new(tls), transport })
+        Ok(Self { quic, tls: Arc::new(tls), tag, transport, for_tunnels })
     }
 
     /// Our key.
@@ -241,17 +254,25 @@ impl Endpoint {
     ///
     /// # Errors
     /// Why not. That the other side does not know our key is no such error: it closes the connection afterwards.
-    pub async fn dial(&self, peer: MemberId, addr: SocketAddr) -> Result<Connection, DialError> {
-        let tls = self.tls.client(peer)?;
+    pub async fn dial(
+        &self,
+        peer: MemberId,
+        addr: SocketAddr,
+        purpose: Purpose,
+    ) -> Result<Connection, DialError> {
+        let tls = self.tls.client(peer, purpose)?;
         let mut config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?));
-        config.transport_config(self.transport.clone());
+        config.transport_config(match purpose {
+            Purpose::Link => self.transport.clone(),
+            Purpose::Tunnels => self.for_tunnels.clone(),
+        });
         // The name is not looked at, but TLS wants one.
         let connecting = self
             .quic
             .connect_with(config, addr, "isle")
             .map_err(|source| DialError::Address { addr, source })?;
         match timeout(HANDSHAKE_MAX, connecting).await {
-            Ok(Ok(quic)) => Ok(Connection { quic, peer, is_dialled: true }),
+            Ok(Ok(quic)) => Ok(Connection { quic, peer, purpose, is_dialled: true }),
             Ok(Err(source)) if is_of_other_mesh(&source) => Err(DialError::OtherMesh { addr }),
             Ok(Err(source)) => Err(DialError::Handshake { addr, source }),
             Err(_) => Err(DialError::Timeout { addr, waited: HANDSHAKE_MAX }),
@@ -260,7 +281,7 @@ impl Endpoint {
 
     /// The next who calls; `None` once the endpoint is closed. Cancel safe: who was not given out waits.
     pub async fn incoming(&self) -> Option<Incoming> {
-        self.quic.accept().await.map(|incoming| Incoming(Box::new(incoming)))
+        self.quic.accept().await.map(|incoming| Incoming { quic: Box::new(incoming), tag: self.tag })
     }
 
     /// Closes all connections at once and accepts no other.
@@ -280,8 +301,8 @@ impl Incoming {
     /// Lets it prove its key: about one round trip, at most two seconds. `None` if it does not. Dropped before it is
     /// done, the attempt ends.
     pub async fn accept(self) -> Option<Connection> {
-        let from = self.0.remote_address();
-        let quic = match timeout(HANDSHAKE_MAX, *self.0).await {
+        let from = self.quic.remote_address();
+        let quic = match timeout(HANDSHAKE_MAX, *self.quic).await {
             Ok(Ok(quic)) => quic,
             Ok(Err(error)) => {
                 debug!(%from, %error, "no handshake");
@@ -294,15 +315,17 @@ impl Incoming {
         };
         let certificates = quic.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
         let peer = proven(&certificates)?;
-        Some(Connection { quic, peer, is_dialled: false })
+        let agreed = quic.handshake_data()?.downcast::<HandshakeData>().ok()?.protocol?;
+        let purpose = Purpose::ALL.into_iter().find(|purpose| purpose.protocol(self.tag) == agreed)?;
+        Some(Connection { quic, peer, purpose, is_dialled: false })
     }
 
     /// Turns it away while many handshakes are under way: it is to show that it can be reached at its address, or, if it
     /// has, to come again later.
     pub fn defer(self) {
-        if !self.0.remote_address_validated() {
+        if !self.quic.remote_address_validated() {
             // Without this a flood of made-up addresses would keep everybody out. Fails only for a validated one.
-            let _ = self.0.retry();
+            let _ = self.quic.retry();
         }
     }
 }
@@ -312,6 +335,12 @@ impl Connection {
     #[must_use]
     pub fn peer(&self) -> MemberId {
         self.peer
+    }
+
+    /// What it is for.
+    #[must_use]
+    pub fn purpose(&self) -> Purpose {
+        self.purpose
     }
 
     /// Whether we called.
@@ -329,7 +358,10 @@ impl Connection {
 
     /// Lets the other side use the whole window, and open so many streams in both directions.
     pub fn welcome(&self, bidirectional_max: u32) {
-        self.quic.set_receive_window(VarInt::from(CONNECTION_WINDOW));
+        self.quic.set_receive_window(VarInt::from(match self.purpose {
+            Purpose::Link => CONNECTION_WINDOW,
+            Purpose::Tunnels => TUNNELS_WINDOW,
+        }));
         self.quic.set_max_concurrent_bi_streams(VarInt::from(bidirectional_max));
     }
 
@@ -364,6 +396,13 @@ fn transport(settings: &Settings) -> TransportConfig {
         .max_concurrent_bidi_streams(VarInt::from(0u32))
         // Nothing is sent in datagrams.
         .datagram_receive_buffer_size(None);
+    transport
+}
+
+fn for_tunnels(settings: &Settings) -> TransportConfig {
+    let mut transport = transport(settings);
+    let idle = TUNNELS_IDLE_MAX.try_into().expect("three seconds fit");
+    transport.keep_alive_interval(Some(TUNNELS_KEEP_ALIVE)).max_idle_timeout(Some(idle));
     transport
 }
 

@@ -17,6 +17,7 @@
 //! | [`session`] | one link: hello, what each side lacks, goodbye |
 //! | [`shared`] | the journal as all links of a bridge read it |
 //! | [`tls`] | certificates that are nothing but node keys |
+//! | [`tunnel`] | streams of bytes to members of other islands |
 
 pub mod bridge;
 pub mod endpoint;
@@ -28,3 +29,4 @@ pub mod routes;
 pub mod session;
 pub mod shared;
 pub mod tls;
+pub mod tunnel;

@@ -37,7 +37,7 @@ pub struct Tls {
     certificate: CertificateDer<'static>,
     key: PrivatePkcs8KeyDer<'static>,
     provider: Arc<CryptoProvider>,
-    protocol: Vec<u8>,
+    tag: MeshTag,
     reset_key: [u8; 32],
 }
 
@@ -90,7 +90,7 @@ impl Tls {
             certificate: params.self_signed(&pair)?.der().clone(),
             key: key_der,
             provider: Arc::new(rustls::crypto::ring::default_provider()),
-            protocol: protocol(tag),
+            tag,
             reset_key: blake3::derive_key("isle 2026 link stateless reset", key.as_bytes()),
         })
     }
@@ -101,18 +101,18 @@ impl Tls {
         self.id
     }
 
-    /// To dial the node with the key `expected`, and no other.
+    /// To dial the node with the key `expected`, and no other, for this purpose.
     ///
     /// # Errors
     /// As [`new`](Self::new).
-    pub fn client(&self, expected: MemberId) -> Result<ClientConfig, TlsError> {
+    pub fn client(&self, expected: MemberId, purpose: Purpose) -> Result<ClientConfig, TlsError> {
         let verifier = Arc::new(Pinned { expected, provider: self.provider.clone() });
         let mut config = ClientConfig::builder_with_provider(self.provider.clone())
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .dangerous()
             .with_custom_certificate_verifier(verifier)
             .with_client_auth_cert(vec![self.certificate.clone()], self.key())?;
-        config.alpn_protocols = vec![self.protocol.clone()];
+        config.alpn_protocols = vec![purpose.protocol(self.tag)];
         config.resumption = Resumption::disabled();
         config.enable_sni = false;
         Ok(config)
@@ -128,7 +128,7 @@ impl Tls {
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .with_client_cert_verifier(verifier)
             .with_single_cert(vec![self.certificate.clone()], self.key())?;
-        config.alpn_protocols = vec![self.protocol.clone()];
+        config.alpn_protocols = Purpose::ALL.map(|purpose| purpose.protocol(self.tag)).to_vec();
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
         Ok(config)
@@ -150,9 +150,28 @@ pub fn proven(certificates: &[CertificateDer<'_>]) -> Option<MemberId> {
     key_of(certificates.first()?).ok()
 }
 
-/// What is agreed on by ALPN. Versions within it are the hello's business.
-fn protocol(MeshTag(tag): MeshTag) -> Vec<u8> {
-    format!("isle-link/{:08x}", u32::from_be_bytes(tag)).into_bytes()
+/// What a connection between two bridges is for. Agreed on by ALPN; versions within it are the hello's business.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Purpose {
+    /// A link: tables, routes.
+    Link,
+    /// Tunnels: nothing that they carry may hold up the link beside them.
+    Tunnels,
+}
+
+impl Purpose {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Link, Self::Tunnels];
+
+    /// Its name in the handshake.
+    #[must_use]
+    pub fn protocol(self, MeshTag(tag): MeshTag) -> Vec<u8> {
+        let name = match self {
+            Self::Link => "link",
+            Self::Tunnels => "tunnels",
+        };
+        format!("isle-{name}/{:08x}", u32::from_be_bytes(tag)).into_bytes()
+    }
 }
 
 fn key_of(certificate: &CertificateDer<'_>) -> Result<MemberId, Error> {

@@ -18,9 +18,11 @@ use super::{BridgeError, Command, Config, Event, Target};
 use crate::endpoint::{Closing, Connection, Endpoint, Incoming, Refusals};
 use crate::frame::{Cursor, Goodbye, IslandLoad, Reach, Refusal};
 use crate::link::{self, End, EndReason, Words};
-use crate::routes::{Choice, RouteTable};
+use crate::routes::{Choice, RouteTable, Via};
 use crate::session::Greeting;
 use crate::shared::SharedJournal;
+use crate::tls::Purpose;
+use crate::tunnel::{self, Lines};
 
 mod links;
 mod report;
@@ -57,6 +59,7 @@ pub(super) struct Hub {
     config: Config,
     endpoint: Endpoint,
     journal: SharedJournal,
+    lines: Lines,
     outlets: Outlets,
     loads: watch::Receiver<IslandLoad>,
     routes: RouteTable,
@@ -108,6 +111,7 @@ impl Hub {
         mut config: Config,
         endpoint: Endpoint,
         journal: SharedJournal,
+        lines: Lines,
         outlets: Outlets,
         loads: watch::Receiver<IslandLoad>,
     ) -> Self {
@@ -118,6 +122,7 @@ impl Hub {
             config,
             endpoint,
             journal,
+            lines,
             outlets,
             loads,
             configured: BTreeMap::new(),
@@ -244,8 +249,10 @@ impl Hub {
             Outcome::Called { key, started_at, result } => self.called(key, started_at, result),
             Outcome::Accepted(connection) => {
                 self.handshakes -= 1;
-                if let Some(connection) = connection {
-                    self.connect(connection);
+                match connection {
+                    Some(connection) if connection.purpose() == Purpose::Tunnels => self.carry(connection),
+                    Some(connection) => self.connect(connection),
+                    None => {}
                 }
             }
             Outcome::LinkOver => {}
@@ -283,6 +290,9 @@ impl Hub {
         for (peer, live) in self.links.iter().filter(|(_, live)| live.greeting.is_some()) {
             if let Some(round_trip) = live.shown().round_trip {
                 self.routes.link_round_trip(now.into_std(), *peer, round_trip);
+                if let Some(greeting) = &live.greeting {
+                    self.lines.up(*peer, &greeting.island, round_trip);
+                }
             }
             live.orders.say_loads(self.routes.loads(*peer));
         }
@@ -301,6 +311,11 @@ impl Hub {
             // Nobody may be listening.
             let _ = self.outlets.events.send(Event::Island(event));
         }
+        let other = |(island, way): (&str, &Choice)| match way.via {
+            Via::Bridge(bridge) if way.reach.path.next() == island => Some((island.to_owned(), bridge)),
+            _ => None,
+        };
+        self.lines.set_others(self.routes.islands().filter_map(other).collect());
         let routes = &self.routes;
         self.outlets.ways.send_if_modified(|shown| {
             let is_same = shown.len() == routes.islands().count()

@@ -7,6 +7,7 @@ use isle_mesh::member::MemberId;
 
 use crate::frame::Refusal;
 use crate::session::Counters;
+use crate::tunnel::TunnelCounters;
 
 /// All links of a bridge, and who else wanted one.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -38,6 +39,8 @@ pub struct LinkStatus {
     pub round_trip: Option<Duration>,
     /// Of the connection that is there; zero without.
     pub counters: Counters,
+    /// What its tunnels have carried since the bridge started.
+    pub tunnels: TunnelCounters,
 }
 
 /// Why a link may not be.

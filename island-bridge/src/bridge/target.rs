@@ -10,6 +10,7 @@ use tokio::net::lookup_host;
 use tokio::time::timeout;
 
 use crate::endpoint::{Connection, DialError, Endpoint};
+use crate::tls::Purpose;
 
 /// A name that is not found within this is tried again with the next attempt.
 const LOOKUP_MAX: Duration = Duration::from_secs(2);
@@ -97,7 +98,9 @@ pub(super) async fn call(
     let host = target.host;
     match found.map_err(|source| CallError::Lookup { host: host.clone(), source })? {
         addresses if addresses.is_empty() => Err(CallError::NoAddress { host }),
-        addresses => Ok(endpoint.dial(target.key, addresses[attempt % addresses.len()]).await?),
+        addresses => {
+            Ok(endpoint.dial(target.key, addresses[attempt % addresses.len()], Purpose::Link).await?)
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::tunnel::{Hop, Open, TunnelFailure, TunnelFrame};
+use super::tunnel::{Hop, Open, Opened, TunnelFailure, TunnelFrame};
 use std::time::Duration;
 
 use isle_mesh::path::Path;
@@ -103,7 +103,7 @@ fn tunnel_frames() -> impl Strategy<Value = TunnelFrame> {
         proptest::collection::btree_map(labels(), proptest::option::of(members()), 1..=8),
         members(),
         1..=u16::MAX,
-        any::<[u8; 32]>(),
+        any::<[u8; 16]>(),
     )
         .prop_map(|(hops, target, port, nonce)| {
             let hops = hops.into_iter().map(|(island, bridge)| Hop { island, bridge }).collect();
@@ -111,7 +111,12 @@ fn tunnel_frames() -> impl Strategy<Value = TunnelFrame> {
         });
     prop_oneof![
         open,
-        words().prop_filter("a proof's length", |proof| proof.len() <= 256).prop_map(TunnelFrame::Opened),
+        words().prop_filter("a proof's length", |proof| proof.len() <= 256).prop_map(|proof| {
+            TunnelFrame::Opened(Opened { dialled: "[fd77::1]:1233".parse().unwrap(), proof })
+        }),
+        any::<[u8; 4]>().prop_map(|ip| {
+            TunnelFrame::Opened(Opened { dialled: (ip, 80).into(), proof: Bytes::from_static(b"p") })
+        }),
         proptest::sample::select(&TunnelFailure::ALL[..]).prop_map(TunnelFrame::Failed),
     ]
 }
@@ -298,7 +303,7 @@ fn the_largest_frames_fit_their_streams() {
 #[test]
 fn a_way_in_a_circle_opens_no_tunnel() {
     let hop = |island: &str| Hop { island: island.into(), bridge: None };
-    let open = |hops| Open { hops, target: MemberId([1; 32]), port: 1233, nonce: [0; 32] };
+    let open = |hops| Open { hops, target: MemberId([1; 32]), port: 1233, nonce: [0; 16] };
     let mut bytes = Vec::new();
     tunnel::encode(&TunnelFrame::Open(open(vec![hop("a"), hop("b"), hop("a")])), &mut bytes);
     let looped = Err(FrameError::Malformed("the way has no island or a loop"));

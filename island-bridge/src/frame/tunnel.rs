@@ -3,6 +3,8 @@
 //! Because the way is fixed by whoever starts it, no table on the way decides anything: a tunnel cannot go in a
 //! circle whatever those tables say.
 
+use std::net::{IpAddr, SocketAddr};
+
 use bytes::Bytes;
 use isle_mesh::member::MemberId;
 use isle_mesh::proof::PROOF_BYTES_MAX;
@@ -23,8 +25,8 @@ const FAILED: u8 = 50;
 pub enum TunnelFrame {
     /// "Connect me to that member."
     Open(Open),
-    /// "You are connected": the member's endpoint proof over the caller's nonce, as the member gave it.
-    Opened(Bytes),
+    /// "You are connected."
+    Opened(Opened),
     /// "You are not."
     Failed(TunnelFailure),
 }
@@ -39,7 +41,16 @@ pub struct Open {
     /// The TCP port it announced; not 0.
     pub port: u16,
     /// What the member's proof is to be made for.
-    pub nonce: [u8; 32],
+    pub nonce: [u8; 16],
+}
+
+/// Who is at the other end.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Opened {
+    /// Where the member was dialled, on its own island.
+    pub dialled: SocketAddr,
+    /// The member's endpoint proof over that address and the caller's nonce, as the member gave it.
+    pub proof: Bytes,
 }
 
 /// One island on the way.
@@ -116,7 +127,14 @@ pub fn encode(frame: &TunnelFrame, out: &mut Vec<u8>) {
     };
     with_prefix(kind, FRAME_BYTES_MAX, out, |out| match frame {
         TunnelFrame::Open(open) => put_open(open, out),
-        TunnelFrame::Opened(proof) => put_blob(proof, out),
+        TunnelFrame::Opened(Opened { dialled, proof }) => {
+            match dialled.ip() {
+                IpAddr::V4(ip) => out.extend_from_slice(&[&[4], ip.octets().as_slice()].concat()),
+                IpAddr::V6(ip) => out.extend_from_slice(&[&[6], ip.octets().as_slice()].concat()),
+            }
+            out.extend_from_slice(&dialled.port().to_be_bytes());
+            put_blob(proof, out);
+        }
         TunnelFrame::Failed(failure) => out.push(failure.code()),
     });
 }
@@ -129,7 +147,15 @@ pub(super) fn read(kind: u8, body: &[u8]) -> Result<TunnelFrame, FrameError> {
     let mut body = Reader::new(body);
     let frame = match kind {
         OPEN => TunnelFrame::Open(open(&mut body)?),
-        OPENED => TunnelFrame::Opened(body.blob(PROOF_BYTES_MAX)?),
+        OPENED => {
+            let ip = match body.byte()? {
+                4 => IpAddr::from(body.array::<4>()?),
+                6 => IpAddr::from(body.array::<16>()?),
+                _ => return Err(FrameError::Malformed("an address of no family")),
+            };
+            let dialled = SocketAddr::new(ip, body.short()?);
+            TunnelFrame::Opened(Opened { dialled, proof: body.blob(PROOF_BYTES_MAX)? })
+        }
         FAILED => {
             let code = body.byte()?;
             let failure = TunnelFailure::ALL.into_iter().find(|failure| failure.code() == code);

@@ -15,7 +15,7 @@ fn node(seed: u8, tag: MeshTag) -> Tls {
 
 /// What each has proven to the other.
 fn shake(dialler: &Tls, acceptor: &Tls, expected: MemberId) -> Result<[Option<MemberId>; 2], Error> {
-    talk(dialler.client(expected).unwrap(), acceptor.server().unwrap())
+    talk(dialler.client(expected, Purpose::Link).unwrap(), acceptor.server().unwrap())
 }
 
 /// Lets both talk until neither has more to say.
@@ -65,7 +65,7 @@ fn a_certificate_is_not_enough_without_its_key() {
     let (north, south, thief) = (node(1, MESH), node(2, MESH), node(3, MESH));
     let key = thief.provider.key_provider.load_private_key(thief.key()).unwrap();
     let stolen = CertifiedKey::new(vec![north.certificate.clone()], key);
-    let mut config = thief.client(south.id()).unwrap();
+    let mut config = thief.client(south.id(), Purpose::Link).unwrap();
     config.client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(stolen));
     let refused = talk(config, south.server().unwrap()).unwrap_err();
     assert_eq!(refused, Error::InvalidCertificate(CertificateError::BadSignature));

@@ -6,6 +6,7 @@ use island_bridge::bridge::{EndReason, State};
 use island_bridge::endpoint::{Closing, Connection, Endpoint};
 use island_bridge::frame::{self, Cursor, Frame, Hello};
 use island_bridge::session::{DownReason, PROTOCOL};
+use island_bridge::tls::Purpose;
 use tokio::time::timeout;
 
 use crate::node::{MESH, Node, config, id, key, loopback, word};
@@ -15,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 async fn attacker(south: &Node) -> (Endpoint, Connection) {
     let endpoint = Endpoint::open(&loopback(0), &key(1), MESH).unwrap();
-    let connection = endpoint.dial(id(2), south.addr()).await.unwrap();
+    let connection = endpoint.dial(id(2), south.addr(), Purpose::Link).await.unwrap();
     (endpoint, connection)
 }
 
@@ -124,7 +125,7 @@ async fn a_restarted_node_disowns_its_old_connections() {
     let north = Endpoint::open(&loopback(0), &key(1), MESH).unwrap();
     let south = Endpoint::open(&loopback(0), &key(2), MESH).unwrap();
     let relay = Relay::start(south.local_addr().unwrap()).await;
-    let dial = north.dial(id(2), relay.addr);
+    let dial = north.dial(id(2), relay.addr, Purpose::Link);
     let accept = async { south.incoming().await.unwrap().accept().await.unwrap() };
     let (dialled, _accepted) = tokio::join!(dial, accept);
     let again = Endpoint::open(&loopback(0), &key(2), MESH).unwrap();

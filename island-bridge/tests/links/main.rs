@@ -11,6 +11,7 @@ mod hostile;
 mod node;
 mod refusals;
 mod relay;
+mod tunnels;
 
 use node::{Node, config, id, target};
 use relay::Relay;

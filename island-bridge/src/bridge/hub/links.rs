@@ -234,6 +234,16 @@ impl Hub {
         live.connection.welcome(0);
         let round_trip = live.connection.quic().rtt();
         self.routes.link_up(now.into_std(), peer, greeting.island.clone(), round_trip);
+        self.lines.up(peer, &greeting.island, round_trip);
+        if live.connection.is_dialled() {
+            let (endpoint, lines, link) =
+                (self.endpoint.clone(), self.lines.clone(), live.connection.clone());
+            let carry = async move {
+                carriers(&endpoint, &lines, &link).await;
+                Outcome::LinkOver
+            };
+            self.tasks.spawn(carry.instrument(info_span!("tunnels", member = %peer.short())));
+        }
         if let (Some(secret), Some(invites)) = (live.invite.take(), &self.config.invites) {
             invites.used(peer, &secret);
             self.known.entry(peer).or_default();
@@ -252,6 +262,19 @@ impl Hub {
         let _ = self.outlets.events.send(Event::LinkUp { peer, greeting });
     }
 
+    /// A connection for tunnels: whoever has a link with us may have one.
+    pub(super) fn carry(&mut self, connection: Connection) {
+        if self.leaving.is_some() || !self.links.contains_key(&connection.peer()) {
+            return connection.close(Closing::Refused(Refusal::UnknownKey));
+        }
+        self.lines.carry(connection.clone());
+        let lines = self.lines.clone();
+        self.tasks.spawn(async move {
+            tunnel::serve(lines, connection).await;
+            Outcome::LinkOver
+        });
+    }
+
     pub(super) fn down(&mut self, now: Instant, peer: MemberId, reason: EndReason, cursor: Option<Cursor>) {
         let Some(live) = self.links.remove(&peer) else { return };
         if let Some(known) = self.known.get_mut(&peer) {
@@ -267,9 +290,36 @@ impl Hub {
         if live.greeting.is_some() {
             info!(peer = %peer.short(), %reason, "link down");
             self.routes.link_down(now.into_std(), peer);
+            if !matches!(reason, EndReason::Replaced) {
+                self.lines.down(peer);
+            }
             // Nobody may be listening.
             let _ = self.outlets.events.send(Event::LinkDown { peer, reason });
         }
+    }
+}
+
+/// Keeps a connection for tunnels beside a link that we have called, for as long as that lasts: who called is the one who
+/// can, for the other may be behind a NAT.
+async fn carriers(endpoint: &Endpoint, lines: &Lines, link: &Connection) {
+    let mut redial = Redial::new(rand::random());
+    let keep = async {
+        loop {
+            let now = Instant::now();
+            match endpoint.dial(link.peer(), link.remote_addr(), Purpose::Tunnels).await {
+                Ok(connection) => {
+                    redial.up(now.into_std());
+                    lines.carry(connection.clone());
+                    tunnel::serve(lines.clone(), connection).await;
+                }
+                Err(error) => debug!(%error, "no connection for tunnels"),
+            }
+            sleep_until(Instant::from_std(redial.next(Instant::now().into_std()))).await;
+        }
+    };
+    tokio::select! {
+        () = keep => {}
+        _ = link.quic().closed() => {}
     }
 }
 

@@ -38,6 +38,7 @@ impl Hub {
             trouble: of_known(|known| known.trouble.clone()),
             round_trip: shown.round_trip,
             counters: shown.counters,
+            tunnels: self.lines.counters(&peer),
         }
     }
 

@@ -1,0 +1,144 @@
+//! Tunnels: a stream of bytes from a member of one island to a TCP port of a member of another, along a way that whoever
+//! starts it has chosen.
+//!
+//! Each is one QUIC stream of each link on its way. They have connections of their own beside the links', so that what
+//! they carry cannot hold up words. The far end proves its key before a byte is passed on: see
+//! [`Opened`](crate::frame::tunnel::Opened).
+//!
+//! | module | is |
+//! |---|---|
+//! | `lines` | which connections there are, and who may use them |
+//! | `serve` | what the other side asks for |
+//! | `stream` | the two halves of a QUIC stream as one, counted |
+//!
+//! Source: NETWORK.md, "Tunnels".
+
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use bytes::Bytes;
+use isle_mesh::member::MemberId;
+use quinn::{RecvStream, SendStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::timeout;
+
+use crate::endpoint::Connection;
+use crate::frame::Decoder;
+use crate::frame::tunnel::{self, Opened, TunnelFailure, TunnelFrame};
+
+mod lines;
+mod serve;
+mod stream;
+
+pub use crate::frame::tunnel::{Hop, Open};
+pub(crate) use lines::Lines;
+pub(crate) use serve::serve;
+pub use stream::TunnelCounters;
+use stream::{Counts, TunnelStream};
+
+/// Tunnels that the other side of a link may have open at once.
+pub const TUNNELS_MAX: u32 = 4096;
+/// A tunnel that does not stand after this is given up.
+const OPEN_MAX: Duration = Duration::from_secs(10);
+/// So long is waited for a stream when the other side allows no more of them.
+const STREAM_WAIT: Duration = Duration::from_secs(1);
+/// What is taken at once of a tunnel that is not open yet.
+const PIECE_BYTES: usize = 4096;
+
+/// A future that owns what it needs.
+pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// Bytes both ways. Dropped before it was shut down, its other end is to learn that it broke.
+pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+
+/// What the program does at the end of a tunnel, or where it leaves for another bridge of the same island.
+pub trait Dial: Send + Sync + 'static {
+    /// Connects to a member of our own island that announced this port, and has it sign `nonce`.
+    fn member(
+        &self,
+        target: MemberId,
+        port: u16,
+        nonce: [u8; 16],
+    ) -> BoxFuture<Result<Dialled, TunnelFailure>>;
+
+    /// Has another bridge of our own island, which has a link to the next, take the tunnel on.
+    fn bridge(&self, bridge: MemberId, open: Open) -> BoxFuture<Result<Dialled, TunnelFailure>>;
+}
+
+/// A tunnel that stands.
+pub struct Dialled {
+    /// Its far end.
+    pub io: Box<dyn Io>,
+    /// Who that is.
+    pub opened: Opened,
+}
+
+impl std::fmt::Debug for Dialled {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Dialled").field("opened", &self.opened).finish_non_exhaustive()
+    }
+}
+
+/// Asks the other side of `connection` for a tunnel. Dropped before it is done, the stream is reset.
+async fn ask(connection: &Connection, open: Open, counts: &Counts) -> Result<Dialled, TunnelFailure> {
+    let opening = timeout(STREAM_WAIT, connection.quic().open_bi()).await;
+    let (send, recv) = opening.map_err(|_| TunnelFailure::Busy)?.map_err(|_| TunnelFailure::NoRoute)?;
+    let mut halves = Halves { send, recv, is_over: false };
+    let mut bytes = Vec::new();
+    tunnel::encode(&TunnelFrame::Open(open), &mut bytes);
+    let answer = async {
+        halves.send.write_all(&bytes).await.map_err(|_| TunnelFailure::NoRoute)?;
+        first_frame(&mut halves.recv).await.ok_or(TunnelFailure::NoRoute)
+    };
+    let (frame, rest) = timeout(OPEN_MAX, answer).await.map_err(|_| TunnelFailure::Timeout)??;
+    match frame {
+        TunnelFrame::Opened(opened) => {
+            let io = TunnelStream::new(halves, rest, counts);
+            Ok(Dialled { io: Box::new(io), opened })
+        }
+        TunnelFrame::Failed(failure) => Err(failure),
+        TunnelFrame::Open(_) => Err(TunnelFailure::NoRoute),
+    }
+}
+
+/// The first frame of a stream, and what came with it; `None` if there is none.
+async fn first_frame(recv: &mut RecvStream) -> Option<(TunnelFrame, Bytes)> {
+    let mut decoder = Decoder::tunnel();
+    loop {
+        let chunk = recv.read_chunk(PIECE_BYTES, true).await.ok()??;
+        let mut rest = &*chunk.bytes;
+        if let Some(frame) = decoder.read(&mut rest).ok()? {
+            let taken = chunk.bytes.len() - rest.len();
+            return Some((frame, chunk.bytes.slice(taken..)));
+        }
+    }
+}
+
+/// Both halves of a stream. Unless it has come to an orderly end the other side learns that it broke.
+struct Halves {
+    send: SendStream,
+    recv: RecvStream,
+    is_over: bool,
+}
+
+/// Why a stream is reset; the same in all cases, for nobody acts on it.
+const BROKEN: u32 = 1;
+
+impl Drop for Halves {
+    fn drop(&mut self) {
+        if !self.is_over {
+            // Fails only for a stream that is over already.
+            let _ = self.send.reset(BROKEN.into());
+        }
+    }
+}
+
+/// A tunnel along a way that starts here.
+#[must_use]
+pub fn along(islands: &[String], target: MemberId, port: u16, nonce: [u8; 16]) -> Open {
+    let hops = islands.iter().map(|island| Hop { island: island.clone(), bridge: None }).collect();
+    Open { hops, target, port, nonce }
+}

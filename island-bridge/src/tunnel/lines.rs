@@ -1,0 +1,221 @@
+//! Which connections there are for tunnels, and which of them leads where.
+//!
+//! Shared by the task that owns the links, which writes, and by everybody who opens a tunnel, who reads.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use isle_mesh::member::MemberId;
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tracing::debug;
+
+use super::{Counts, Dial, Dialled, Open, TunnelCounters, TunnelFailure, ask};
+use crate::endpoint::{Closing, Connection};
+
+/// A connection that is being made is waited for so long.
+const CARRIER_WAIT: Duration = Duration::from_secs(1);
+
+/// Cheap to clone; all clones are one.
+#[derive(Clone)]
+pub(crate) struct Lines {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    island: String,
+    id: MemberId,
+    dialler: Option<Arc<dyn Dial>>,
+    state: Mutex<State>,
+    /// Moves with every change of `state`.
+    version: watch::Sender<u64>,
+    /// Tunnels that have come in and not ended.
+    carried: watch::Sender<usize>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Links that are up, by peer.
+    lines: BTreeMap<MemberId, Line>,
+    /// Connections for tunnels, by peer; they may come before their link is up here.
+    carriers: BTreeMap<MemberId, Connection>,
+    counts: BTreeMap<MemberId, Counts>,
+    /// Islands that another bridge of ours has a link to.
+    others: BTreeMap<String, MemberId>,
+    is_closed: bool,
+}
+
+struct Line {
+    island: String,
+    cost: Duration,
+}
+
+/// A tunnel that is carried; counted until it is dropped.
+pub(super) struct Carried(Arc<Inner>);
+
+impl Drop for Carried {
+    fn drop(&mut self) {
+        self.0.carried.send_modify(|count| *count -= 1);
+    }
+}
+
+/// Where a tunnel goes on.
+enum Onward {
+    Line(Connection, Counts),
+    Bridge(MemberId),
+    /// There is a link, but no connection yet.
+    Soon,
+}
+
+impl Lines {
+    pub(crate) fn new(island: String, id: MemberId, dialler: Option<Arc<dyn Dial>>) -> Self {
+        let (version, carried) = (watch::Sender::new(0), watch::Sender::new(0));
+        Self { inner: Arc::new(Inner { island, id, dialler, state: Mutex::default(), version, carried }) }
+    }
+
+    /// A link to this bridge of that island is up, or its cost has changed.
+    pub(crate) fn up(&self, peer: MemberId, island: &str, cost: Duration) {
+        self.change(|state| {
+            state.lines.insert(peer, Line { island: island.to_owned(), cost });
+        });
+    }
+
+    /// That link is down: what goes over it has lost its other end, too.
+    pub(crate) fn down(&self, peer: MemberId) {
+        let carrier = self.change(|state| {
+            state.lines.remove(&peer);
+            state.carriers.remove(&peer)
+        });
+        if let Some(carrier) = carrier {
+            carrier.close(Closing::Ended);
+        }
+    }
+
+    /// A connection for tunnels to or from a peer that has a link. In place of the one before, whose tunnels go on.
+    pub(crate) fn carry(&self, connection: Connection) {
+        self.change(|state| state.carriers.insert(connection.peer(), connection));
+    }
+
+    /// That connection is gone.
+    pub(super) fn gone(&self, connection: &Connection) {
+        self.change(|state| {
+            let peer = connection.peer();
+            let is_it = |kept: &Connection| kept.quic().stable_id() == connection.quic().stable_id();
+            if state.carriers.get(&peer).is_some_and(is_it) {
+                state.carriers.remove(&peer);
+            }
+        });
+    }
+
+    /// Islands that other bridges of ours have links to.
+    pub(crate) fn set_others(&self, others: BTreeMap<String, MemberId>) {
+        let mut state = self.lock();
+        if state.others != others {
+            state.others = others;
+            drop(state);
+            self.inner.version.send_modify(|version| *version += 1);
+        }
+    }
+
+    /// What the tunnels over the link with `peer` have carried.
+    pub(crate) fn counters(&self, peer: &MemberId) -> TunnelCounters {
+        self.lock().counts.get(peer).map(Counts::read).unwrap_or_default()
+    }
+
+    /// Opens no more tunnels, and waits until those that are carried have ended, at most so long.
+    pub(crate) async fn drain(&self, most: Duration) {
+        self.lock().is_closed = true;
+        let mut carried = self.inner.carried.subscribe();
+        if timeout(most, carried.wait_for(|count| *count == 0)).await.is_err() {
+            debug!(left = *self.inner.carried.borrow(), "tunnels are cut");
+        }
+    }
+
+    /// Opens a tunnel whose first hop is another island than ours.
+    pub(crate) async fn open(&self, open: Open) -> Result<Dialled, TunnelFailure> {
+        let deadline = tokio::time::Instant::now() + CARRIER_WAIT;
+        let mut versions = self.inner.version.subscribe();
+        loop {
+            match self.onward(&open)? {
+                Onward::Line(connection, counts) => {
+                    let dialled = ask(&connection, open, &counts).await;
+                    return dialled.inspect_err(|_| counts.failed());
+                }
+                Onward::Bridge(bridge) => {
+                    let dialler = self.inner.dialler.as_ref().ok_or(TunnelFailure::NoRoute)?;
+                    return dialler.bridge(bridge, open).await;
+                }
+                Onward::Soon => {
+                    let changed = tokio::time::timeout_at(deadline, versions.changed()).await;
+                    if !matches!(changed, Ok(Ok(()))) {
+                        return Err(TunnelFailure::NoRoute);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes on a tunnel that has come over a link.
+    pub(super) async fn take_on(&self, mut open: Open) -> Result<Dialled, TunnelFailure> {
+        let first = open.hops.first().ok_or(TunnelFailure::NoRoute)?;
+        let is_for_us =
+            first.island == self.inner.island && first.bridge.is_none_or(|id| id == self.inner.id);
+        if !is_for_us {
+            return Err(TunnelFailure::NoRoute);
+        }
+        open.hops.remove(0);
+        if !open.hops.is_empty() {
+            return self.open(open).await;
+        }
+        let dialler = self.inner.dialler.as_ref().ok_or(TunnelFailure::Forbidden)?;
+        dialler.member(open.target, open.port, open.nonce).await
+    }
+
+    /// Counts a tunnel that has come in; `None` when no more are taken.
+    pub(super) fn begin(&self) -> Option<Carried> {
+        if self.lock().is_closed {
+            return None;
+        }
+        self.inner.carried.send_modify(|count| *count += 1);
+        Some(Carried(self.inner.clone()))
+    }
+
+    pub(super) fn counts(&self, peer: MemberId) -> Counts {
+        self.lock().counts.entry(peer).or_default().clone()
+    }
+
+    fn onward(&self, open: &Open) -> Result<Onward, TunnelFailure> {
+        let hop = open.hops.first().ok_or(TunnelFailure::NoRoute)?;
+        let mut state = self.lock();
+        if state.is_closed {
+            return Err(TunnelFailure::Busy);
+        }
+        let lines = state.lines.iter().filter(|(peer, line)| {
+            line.island == hop.island && hop.bridge.is_none_or(|wanted| wanted == **peer)
+        });
+        let (ready, waiting): (Vec<_>, Vec<_>) =
+            lines.partition(|(peer, _)| state.carriers.contains_key(*peer));
+        let cheapest = ready.into_iter().min_by_key(|(_, line)| line.cost).map(|(peer, _)| *peer);
+        if let Some(peer) = cheapest
+            && let Some(connection) = state.carriers.get(&peer).cloned()
+        {
+            return Ok(Onward::Line(connection, state.counts.entry(peer).or_default().clone()));
+        }
+        if !waiting.is_empty() {
+            return Ok(Onward::Soon);
+        }
+        state.others.get(&hop.island).map(|bridge| Onward::Bridge(*bridge)).ok_or(TunnelFailure::NoRoute)
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let changed = change(&mut self.lock());
+        self.inner.version.send_modify(|version| *version += 1);
+        changed
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Whole after every statement, so a panic elsewhere does not spoil it.
+        self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,144 @@
+//! The two halves of a QUIC stream as one stream of bytes.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+
+use bytes::{Buf, Bytes};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::Halves;
+
+/// What the tunnels over one link have carried.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct TunnelCounters {
+    /// Open now.
+    pub open: u64,
+    /// Opened since the start, those that the other side asked for included.
+    pub opened: u64,
+    /// Asked for in vain.
+    pub failed: u64,
+    /// Bytes sent in them.
+    pub bytes_sent: u64,
+    /// Bytes received in them.
+    pub bytes_received: u64,
+}
+
+/// Those of one link, as its tunnels count them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Counts(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    opened: AtomicU64,
+    ended: AtomicU64,
+    failed: AtomicU64,
+    sent: AtomicU64,
+    received: AtomicU64,
+}
+
+impl Counts {
+    pub(super) fn failed(&self) {
+        self.0.failed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn read(&self) -> TunnelCounters {
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let (ended, opened) = (read(&self.0.ended), read(&self.0.opened));
+        TunnelCounters {
+            open: opened.saturating_sub(ended),
+            opened,
+            failed: read(&self.0.failed),
+            bytes_sent: read(&self.0.sent),
+            bytes_received: read(&self.0.received),
+        }
+    }
+}
+
+/// An open tunnel's stream on one link.
+pub(super) struct TunnelStream {
+    halves: Halves,
+    /// Came with the frame before.
+    rest: Bytes,
+    /// Our half is finished.
+    is_shut: bool,
+    /// The other side's half is.
+    is_read: bool,
+    counts: Counts,
+}
+
+impl TunnelStream {
+    pub(super) fn new(halves: Halves, rest: Bytes, counts: &Counts) -> Self {
+        counts.0.opened.fetch_add(1, Ordering::Relaxed);
+        Self { halves, rest, is_shut: false, is_read: false, counts: counts.clone() }
+    }
+
+    fn note_end(&mut self) {
+        self.halves.is_over = self.is_shut && self.is_read;
+    }
+
+    fn read(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if !self.rest.is_empty() {
+            let length = self.rest.len().min(buffer.remaining());
+            buffer.put_slice(&self.rest[..length]);
+            self.rest.advance(length);
+            return Poll::Ready(Ok(()));
+        }
+        AsyncRead::poll_read(Pin::new(&mut self.halves.recv), context, buffer)
+    }
+}
+
+impl AsyncRead for TunnelStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let (before, room) = (buffer.filled().len(), buffer.remaining());
+        let read = self.read(context, buffer);
+        if let Poll::Ready(Ok(())) = read {
+            let length = buffer.filled().len() - before;
+            self.counts.0.received.fetch_add(length as u64, Ordering::Relaxed);
+            if length == 0 && room > 0 {
+                self.is_read = true;
+                self.note_end();
+            }
+        }
+        read
+    }
+}
+
+impl AsyncWrite for TunnelStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = AsyncWrite::poll_write(Pin::new(&mut self.halves.send), context, bytes);
+        if let Poll::Ready(Ok(length)) = written {
+            self.counts.0.sent.fetch_add(length as u64, Ordering::Relaxed);
+        }
+        written
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        AsyncWrite::poll_flush(Pin::new(&mut self.halves.send), context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let shut = AsyncWrite::poll_shutdown(Pin::new(&mut self.halves.send), context);
+        if let Poll::Ready(Ok(())) = shut {
+            self.is_shut = true;
+            self.note_end();
+        }
+        shut
+    }
+}
+
+impl Drop for TunnelStream {
+    fn drop(&mut self) {
+        self.counts.0.ended.fetch_add(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,297 @@
+//! Tunnels over one link and over several.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use island_bridge::bridge::Config;
+use island_bridge::endpoint::{Closing, Endpoint};
+use island_bridge::frame::tunnel::{Hop, Open, Opened, TunnelFailure};
+use island_bridge::tls::Purpose;
+use island_bridge::tunnel::{BoxFuture, Dial, Dialled, along};
+use isle_mesh::member::MemberId;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::time::timeout;
+
+use crate::node::{MESH, Node, config, id, key, loopback, target};
+
+/// Ports that members of this test listen at, and how they behave.
+const ECHO: u16 = 1;
+const REFUSES: u16 = 2;
+const MUTE: u16 = 3;
+const READS_NOTHING: u16 = 4;
+const SAYS_MUCH: u16 = 5;
+
+const MEMBER: MemberId = MemberId([42; 32]);
+const MUCH: usize = 64 << 20;
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// An island with one member.
+#[derive(Default)]
+struct Island {
+    dialled: AtomicUsize,
+    /// Where another bridge of this island takes tunnels on.
+    others: BTreeMap<MemberId, island_bridge::bridge::Bridge>,
+}
+
+impl Dial for Island {
+    fn member(
+        &self,
+        target: MemberId,
+        port: u16,
+        nonce: [u8; 16],
+    ) -> BoxFuture<Result<Dialled, TunnelFailure>> {
+        self.dialled.fetch_add(1, Ordering::SeqCst);
+        Box::pin(async move {
+            let (near, far) = duplex(64 << 10);
+            match port {
+                _ if target != MEMBER => return Err(TunnelFailure::Forbidden),
+                ECHO => drop(tokio::spawn(echo(far))),
+                REFUSES => return Err(TunnelFailure::ConnectionRefused),
+                MUTE => return std::future::pending().await,
+                READS_NOTHING => drop(tokio::spawn(async move {
+                    let _kept = far;
+                    tokio::time::sleep(PATIENCE).await;
+                })),
+                SAYS_MUCH => drop(tokio::spawn(say_much(far))),
+                _ => return Err(TunnelFailure::NotProven),
+            }
+            let opened = Opened { dialled: at(port), proof: Bytes::copy_from_slice(&nonce) };
+            Ok(Dialled { io: Box::new(near), opened })
+        })
+    }
+
+    fn bridge(&self, bridge: MemberId, open: Open) -> BoxFuture<Result<Dialled, TunnelFailure>> {
+        let other = self.others.get(&bridge).cloned();
+        Box::pin(async move { other.ok_or(TunnelFailure::NoRoute)?.tunnel(open).await })
+    }
+}
+
+async fn echo(mut far: DuplexStream) {
+    let mut all = Vec::new();
+    far.read_to_end(&mut all).await.unwrap();
+    far.write_all(&all).await.unwrap();
+}
+
+async fn say_much(mut far: DuplexStream) {
+    let piece = vec![7; 1 << 20];
+    for _ in 0..MUCH >> 20 {
+        far.write_all(&piece).await.unwrap();
+    }
+}
+
+fn at(port: u16) -> SocketAddr {
+    SocketAddr::from(([10, 77, 0, 9], port))
+}
+
+fn with_island(config: Config) -> (Config, Arc<Island>) {
+    let island = Arc::<Island>::default();
+    (Config { dialler: Some(island.clone()), ..config }, island)
+}
+
+/// North, linked to south, which has a member.
+async fn pair() -> (Node, Node, Arc<Island>) {
+    let (south_config, island) = with_island(config("south", &[1]));
+    let mut north = Node::start(1, config("north", &[]));
+    let south = Node::start(2, south_config);
+    north.bridge.link(target(2, south.addr())).await;
+    north.sees_up(2).await;
+    (north, south, island)
+}
+
+fn open(islands: &[&str], port: u16) -> Open {
+    let islands: Vec<String> = islands.iter().map(|&island| island.to_owned()).collect();
+    along(&islands, MEMBER, port, [9; 16])
+}
+
+async fn ends_as_it_should(mut tunnel: Dialled) {
+    assert_eq!((tunnel.opened.dialled, &*tunnel.opened.proof), (at(ECHO), [9; 16].as_slice()));
+    tunnel.io.write_all(b"there and back").await.unwrap();
+    // Only when its half is over does the member answer.
+    tunnel.io.shutdown().await.unwrap();
+    let mut all = String::new();
+    timeout(PATIENCE, tunnel.io.read_to_string(&mut all)).await.unwrap().unwrap();
+    assert_eq!(all, "there and back");
+}
+
+#[tokio::test]
+async fn a_tunnel_closes_one_half_at_a_time() {
+    let (north, south, _) = pair().await;
+    for _ in 0..10 {
+        ends_as_it_should(north.bridge.tunnel(open(&["south"], ECHO)).await.unwrap()).await;
+    }
+    let (there, here) = (south.shows(1, |_| true).await.tunnels, north.shows(2, |_| true).await.tunnels);
+    assert_eq!((here.opened, here.failed, there.opened), (10, 0, 10));
+    assert_eq!((here.bytes_sent, here.bytes_received), (140, 140));
+}
+
+#[tokio::test]
+async fn whoever_was_called_opens_tunnels_the_other_way() {
+    let (north_config, _island) = with_island(config("north", &[]));
+    let north = Node::start(1, north_config);
+    let mut south = Node::start(2, config("south", &[1]));
+    north.bridge.link(target(2, south.addr())).await;
+    south.sees_up(1).await;
+    ends_as_it_should(south.bridge.tunnel(open(&["north"], ECHO)).await.unwrap()).await;
+}
+
+/// North - south - east in a line; the member is in the east.
+async fn line() -> (Node, Node, Node) {
+    let mut north = Node::start(1, config("north", &[]));
+    let mut south = Node::start(2, config("south", &[1]));
+    let (east_config, _island) = with_island(config("east", &[2]));
+    let mut east = Node::start(3, east_config);
+    north.bridge.link(target(2, south.addr())).await;
+    south.bridge.link(target(3, east.addr())).await;
+    south.sees_up(3).await;
+    north.sees_up(2).await;
+    east.sees_up(2).await;
+    (north, south, east)
+}
+
+#[tokio::test]
+async fn a_tunnel_passes_the_islands_that_it_names_and_no_others() {
+    let (north, south, _east) = line().await;
+    ends_as_it_should(north.bridge.tunnel(open(&["south", "east"], ECHO)).await.unwrap()).await;
+    ends_as_it_should(south.bridge.tunnel(open(&["east"], ECHO)).await.unwrap()).await;
+    for (way, why) in [
+        (&["east"][..], TunnelFailure::NoRoute),
+        (&["south", "west"], TunnelFailure::NoRoute),
+        (&["south"], TunnelFailure::Forbidden),
+        (&[], TunnelFailure::NoRoute),
+    ] {
+        assert_eq!(north.bridge.tunnel(open(way, ECHO)).await.unwrap_err(), why, "{way:?}");
+    }
+    let elsewhere =
+        Open { hops: vec![Hop { island: "south".to_owned(), bridge: Some(id(7)) }], ..open(&[], ECHO) };
+    assert_eq!(north.bridge.tunnel(elsewhere).await.unwrap_err(), TunnelFailure::NoRoute);
+}
+
+#[tokio::test]
+async fn what_keeps_a_tunnel_from_standing_is_said() {
+    let (north, _south, island) = pair().await;
+    let refused = north.bridge.tunnel(open(&["south"], REFUSES)).await.unwrap_err();
+    assert_eq!(refused, TunnelFailure::ConnectionRefused);
+    let unknown = Open { target: MemberId([1; 32]), ..open(&["south"], ECHO) };
+    assert_eq!(north.bridge.tunnel(unknown).await.unwrap_err(), TunnelFailure::Forbidden);
+    assert_eq!(north.bridge.tunnel(open(&["south"], 9)).await.unwrap_err(), TunnelFailure::NotProven);
+    // Given up on, it is given up on there, too.
+    let waiting = timeout(Duration::from_millis(200), north.bridge.tunnel(open(&["south"], MUTE))).await;
+    assert!(waiting.is_err());
+    assert_eq!(island.dialled.load(Ordering::SeqCst), 4);
+    assert_eq!(north.shows(2, |_| true).await.tunnels.failed, 3);
+}
+
+#[tokio::test]
+async fn whoever_reads_nothing_holds_up_its_own_tunnel_alone() {
+    let (north, south, _) = pair().await;
+    let mut stuck = Vec::new();
+    for _ in 0..6 {
+        let mut tunnel = north.bridge.tunnel(open(&["south"], READS_NOTHING)).await.unwrap();
+        let piece = vec![0; 1 << 20];
+        let mut written = 0;
+        while timeout(Duration::from_millis(300), tunnel.io.write_all(&piece)).await.is_ok() {
+            written += piece.len();
+            // A stream's windows on both sides, and what is copied.
+            assert!(written < 48 << 20, "nothing stops it");
+        }
+        stuck.push(tunnel);
+    }
+    // The link does not notice.
+    for number in 0..100 {
+        north.say(number, number % 2 == 0);
+    }
+    south.hears(100).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn much_comes_through_a_tunnel() {
+    let (north, _south, _) = pair().await;
+    let mut tunnel = north.bridge.tunnel(open(&["south"], SAYS_MUCH)).await.unwrap();
+    let (began, mut buffer, mut read) = (Instant::now(), vec![0; 256 << 10], 0);
+    loop {
+        match tunnel.io.read(&mut buffer).await.unwrap() {
+            0 => break,
+            length => read += length,
+        }
+    }
+    assert_eq!(read, MUCH);
+    println!("{} MB/s", read as f64 / 1e6 / began.elapsed().as_secs_f64());
+}
+
+#[tokio::test]
+async fn a_tunnel_breaks_with_its_link() {
+    let (mut north, south, _) = pair().await;
+    let mut tunnel = north.bridge.tunnel(open(&["south"], READS_NOTHING)).await.unwrap();
+    south.kill().await;
+    let read = timeout(PATIENCE, tunnel.io.read_u8()).await.unwrap();
+    assert!(read.is_err());
+    north.sees_down(2).await;
+    let refused = timeout(PATIENCE, north.bridge.tunnel(open(&["south"], ECHO))).await.unwrap();
+    assert_eq!(refused.unwrap_err(), TunnelFailure::NoRoute);
+}
+
+#[tokio::test]
+async fn a_bridge_that_leaves_waits_for_the_tunnels_that_it_carries() {
+    let (north, south, _) = pair().await;
+    let mut tunnel = north.bridge.tunnel(open(&["south"], ECHO)).await.unwrap();
+    let began = Instant::now();
+    south.bridge.drain_tunnels(Duration::from_millis(100)).await;
+    assert!(began.elapsed() >= Duration::from_millis(100));
+    assert_eq!(north.bridge.tunnel(open(&["south"], ECHO)).await.unwrap_err(), TunnelFailure::Busy);
+    tunnel.io.write_all(b"last words").await.unwrap();
+    tunnel.io.shutdown().await.unwrap();
+    let mut all = Vec::new();
+    tunnel.io.read_to_end(&mut all).await.unwrap();
+    assert_eq!(all, b"last words");
+    timeout(PATIENCE, south.bridge.drain_tunnels(PATIENCE * 2)).await.unwrap();
+}
+
+#[tokio::test]
+async fn strangers_have_no_tunnels() {
+    let (_north, south, island) = pair().await;
+    let stranger = Endpoint::open(&loopback(0), &key(3), MESH).unwrap();
+    let connection = stranger.dial(id(2), south.addr(), Purpose::Tunnels).await.unwrap();
+    let error = timeout(PATIENCE, connection.quic().closed()).await.unwrap();
+    assert!(matches!(Closing::of(&error), Some(Closing::Refused(_))), "{error:?}");
+    assert_eq!(island.dialled.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn what_is_no_wish_for_a_tunnel_ends_its_stream_alone() {
+    let (north, south, island) = pair().await;
+    let north_key = Endpoint::open(&loopback(0), &key(1), MESH).unwrap();
+    let connection = north_key.dial(id(2), south.addr(), Purpose::Tunnels).await.unwrap();
+    for bytes in
+        [&[0x55; 4000][..], &[0xff, 0xff, 0xff, 0xff, 48], &[0, 0, 0, 1, 48], &[0, 0, 0, 2, 50, 1], &[]]
+    {
+        let (mut send, mut recv) = connection.quic().open_bi().await.unwrap();
+        // It may be stopped while this is being sent.
+        let _ = send.write_all(bytes).await;
+        let _ = send.finish();
+        assert!(timeout(PATIENCE, recv.read_to_end(100)).await.unwrap().is_err(), "{bytes:?}");
+    }
+    // Ten thousand streams that say nothing: more than are allowed wait at their maker.
+    let mut streams = Vec::new();
+    while let Ok(opened) = timeout(Duration::from_millis(50), connection.quic().open_bi()).await {
+        let (mut send, recv) = opened.unwrap();
+        send.write_all(&[0]).await.unwrap();
+        streams.push((send, recv));
+    }
+    // Room that has become free is told to the other side a little later.
+    assert!((4080..=4096).contains(&streams.len()), "{}", streams.len());
+    assert_eq!(island.dialled.load(Ordering::SeqCst), 0);
+    drop(streams);
+    drop(connection);
+    let again = async {
+        loop {
+            if let Ok(tunnel) = north.bridge.tunnel(open(&["south"], ECHO)).await {
+                return tunnel;
+            }
+        }
+    };
+    ends_as_it_should(timeout(PATIENCE, again).await.unwrap()).await;
+}
