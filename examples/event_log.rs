@@ -44,12 +44,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
         while left < 3 {
             let event = timeout(Duration::from_secs(10), log.next()).await??;
             left += usize::from(event.kind == EventKind::Left);
-            println!(
-                "{:>7.3}s  {:<12} {}",
-                started.elapsed().as_secs_f64(),
-                event.kind.as_str(),
-                event.member.record.name
-            );
+            let who = event.member().map_or("", |member| &member.record.name);
+            println!("{:>7.3}s  {:<12} {who}", started.elapsed().as_secs_f64(), event.kind.as_str());
         }
         Ok(())
     };

@@ -44,7 +44,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let mut found = watching.snapshot.iter().find(|member| greets(member)).cloned();
     while found.is_none() {
         let event = timeout(Duration::from_secs(5), watching.next()).await??;
-        found = Some(event.member).filter(|member| greets(member));
+        found = event.member().filter(|member| greets(member)).cloned();
     }
     let found = found.ok_or("nobody greets")?;
     let at = *found.http_addresses.first().ok_or("it announces no address that counts here")?;

@@ -28,21 +28,18 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     loop {
         let event = timeout(Duration::from_secs(5), events.next()).await??;
-        if event.kind == EventKind::Joined && event.member.id == bob.mesh().id() {
-            println!(
-                "ann found {} after {:?}, at {:?}",
-                event.member.record.name,
-                started.elapsed(),
-                event.member.http_addresses
-            );
+        let joined = event.member().filter(|_| event.kind == EventKind::Joined);
+        if let Some(member) = joined.filter(|member| member.id == bob.mesh().id()) {
+            let (name, at) = (&member.record.name, &member.http_addresses);
+            println!("ann found {name} after {:?}, at {at:?}", started.elapsed());
             break;
         }
     }
     bob.leave().await;
     loop {
         let event = timeout(Duration::from_secs(5), events.next()).await??;
-        if event.kind == EventKind::Left {
-            println!("ann heard the farewell of {}", event.member.record.name);
+        if let Some(member) = event.member().filter(|_| event.kind == EventKind::Left) {
+            println!("ann heard the farewell of {}", member.record.name);
             break;
         }
     }

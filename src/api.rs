@@ -131,8 +131,8 @@ impl Api {
     /// Passes a change of the table on to the readers of `/events` and to the metrics.
     pub fn tell(&self, event: &Event) {
         gauges::count(event.kind);
-        if let Some(name) = view::event_name(event.kind) {
-            let member = MemberView::of(&event.member, Instant::now());
+        if let (Some(name), Some(member)) = (view::event_name(event.kind), event.member()) {
+            let member = MemberView::of(member, Instant::now());
             self.shared.feed.publish(name, &MemberEvent { member });
         }
     }

@@ -378,7 +378,12 @@ pub(crate) async fn tell(mesh: Mesh, api: Api) -> Ending {
 
 /// What an operator would tell a colleague.
 fn log(event: &Event) {
-    let member = &event.member;
+    let Some(member) = event.member() else {
+        if let Some(island) = event.island() {
+            info!(island = island.name, "{}", event.kind.as_str());
+        }
+        return;
+    };
     let (name, id) = (&member.record.name, member.id.short());
     match event.kind {
         EventKind::Updated | EventKind::Forgotten => debug!(member = id, name, "{}", event.kind.as_str()),
@@ -388,7 +393,9 @@ fn log(event: &Event) {
         | EventKind::Suspect
         | EventKind::Down
         | EventKind::Back
-        | EventKind::Left => {
+        | EventKind::Left
+        | EventKind::IslandUp
+        | EventKind::IslandDown => {
             info!(member = id, name, island = member.record.island, "{}", event.kind.as_str());
         }
     }

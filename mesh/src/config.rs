@@ -1,9 +1,12 @@
 //! How a node takes part in a mesh. The default works on an unknown LAN.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use crate::member::CatalogueSummary;
+use crate::member::{CatalogueSummary, MemberId};
+use crate::outward::Outward;
 
 /// UDP port of discovery. Chosen with the service's TCP port 5235, so that people remember one number.
 pub const DISCOVERY_PORT: u16 = 5235;
@@ -38,6 +41,10 @@ pub struct MeshConfig {
     pub seeds: Vec<String>,
     /// Where the addresses of members are remembered for the next start.
     pub state_dir: Option<PathBuf>,
+    /// On a bridge: who takes what advances the table, for the links to other islands.
+    pub outward: Option<Arc<dyn Outward>>,
+    /// Keys of links: see [`Mesh::set_foreign`](crate::mesh::Mesh::set_foreign).
+    pub foreign: BTreeSet<MemberId>,
 }
 
 impl Default for MeshConfig {
@@ -56,6 +63,8 @@ impl Default for MeshConfig {
             interfaces: Vec::new(),
             seeds: Vec::new(),
             state_dir: None,
+            outward: None,
+            foreign: BTreeSet::new(),
         }
     }
 }

@@ -4,7 +4,7 @@
 //! are emptied before any deadline is looked at, so that a machine that slept does not take its own sleep
 //! for others' silence.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::poll_fn;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -21,16 +21,19 @@ use tracing::{debug, warn};
 use crate::config::MeshConfig;
 use crate::driver::interfaces::Interfaces;
 use crate::driver::socket::Port;
-use crate::event::{Event, EventKind};
+use crate::event::{Event, EventKind, Subject};
+use crate::far::{self, FarTransfer};
 use crate::identity::Identity;
 use crate::member::{Address, Load, MemberId, Record};
 use crate::membership::{
-    Announcement, Destination, Fetch, Interface, Membership, Neighbours, Settings, Source, Transmit,
+    Announcement, Destination, FarFetch, Fetch, Interface, Membership, Neighbours, Settings, Source, Transmit,
 };
 use crate::mesh::{
-    Command, EVENTS_MAX, JoinError, Mesh, MeshError, MeshTask, Shared, Subscription, TableFetch, channels,
+    Command, EVENTS_MAX, HeardFar, Islands, JoinError, Mesh, MeshError, MeshTask, Shared, Subscription,
+    TableFetch, channels,
 };
 use crate::metrics::Metrics;
+use crate::outward::Outward;
 use crate::shared::{self, TableWriter};
 use crate::transfer::{self, VerifiedTransfer};
 use crate::wire::{DATAGRAM_BYTES_MAX, MeshTag, RecordError, WIRE_VERSION, check_record};
@@ -85,11 +88,17 @@ pub(crate) fn start(
         warn!(port = config.discovery_port, "no socket on the discovery port: others are not heard");
     }
     machine.set_interfaces(now, found.clone());
+    machine.set_foreign(now, config.foreign.clone());
+    if config.outward.is_some() {
+        machine.tell_outward();
+    }
     let (writer, table) = shared::table();
     let (commands, wishes) = channels();
     let (load, loads) = watch::channel(Load::default());
     let (complete_tx, complete) = watch::channel(false);
     let (neighbours_tx, neighbours) = watch::channel(Neighbours::default());
+    let (islands_tx, islands) = watch::channel(Islands::default());
+    let (foreign, foreigners) = watch::channel(config.foreign);
     let metrics = Metrics::default();
     let (events, _) = broadcast::channel(EVENTS_MAX);
     let mut driver = Driver {
@@ -107,6 +116,9 @@ pub(crate) fn start(
         loads,
         complete: complete_tx,
         neighbours: neighbours_tx,
+        islands: islands_tx,
+        foreign: foreigners,
+        outward: config.outward,
         fetch,
         tag,
         tasks: JoinSet::new(),
@@ -116,7 +128,8 @@ pub(crate) fn start(
     };
     driver.machine.start(now);
     driver.carry_out();
-    let shared = Shared { tag, prover, table, commands, load, complete, neighbours, metrics };
+    let shared =
+        Shared { tag, prover, table, commands, load, complete, neighbours, islands, foreign, metrics };
     let mesh = Mesh { shared: Arc::new(shared) };
     let (greet, greetings) = mpsc::channel(1);
     let known = peers::Peers::open(config.state_dir);
@@ -176,6 +189,9 @@ struct Driver {
     loads: watch::Receiver<Load>,
     complete: watch::Sender<bool>,
     neighbours: watch::Sender<Neighbours>,
+    islands: watch::Sender<Islands>,
+    foreign: watch::Receiver<BTreeSet<MemberId>>,
+    outward: Option<Arc<dyn Outward>>,
     fetch: Arc<dyn TableFetch>,
     tag: MeshTag,
     tasks: JoinSet<Outcome>,
@@ -196,6 +212,7 @@ struct Exported {
 /// What a task of the driver brought.
 enum Outcome {
     Fetched(MemberId, Option<VerifiedTransfer>),
+    FetchedFar(MemberId, Option<FarTransfer>),
     /// The address that refused, if it did.
     Probed(Option<SocketAddr>),
     Over,
@@ -205,6 +222,7 @@ enum Wake {
     Command(Option<Command>),
     Datagrams,
     Load,
+    Foreign,
     Interfaces(Vec<Interface>),
     Greet(Vec<SocketAddr>),
     Outcome(Option<Outcome>),
@@ -229,6 +247,10 @@ impl Driver {
                 Wake::Load => {
                     let load = *self.loads.borrow_and_update();
                     self.machine.set_load(now, load);
+                }
+                Wake::Foreign => {
+                    let keys = self.foreign.borrow_and_update().clone();
+                    self.machine.set_foreign(now, keys);
                 }
                 Wake::Interfaces(found) => self.use_interfaces(now, found),
                 Wake::Greet(addresses) => self.machine.greet(addresses),
@@ -270,9 +292,10 @@ impl Driver {
         tokio::select! {
             biased;
             command = self.commands.recv() => Wake::Command(command),
-            () = sleep_until(deadline.map_or_else(far, Instant::from_std)) => Wake::Timeout,
+            () = sleep_until(deadline.map_or_else(much_later, Instant::from_std)) => Wake::Timeout,
             () = readable => Wake::Datagrams,
             Ok(()) = self.loads.changed() => Wake::Load,
+            Ok(()) = self.foreign.changed() => Wake::Foreign,
             Some(outcome) = self.tasks.join_next() => Wake::Outcome(outcome.ok()),
             Some(addresses) = greetings.recv() => Wake::Greet(addresses),
             found = self.interfaces.changed() => Wake::Interfaces(found),
@@ -330,6 +353,7 @@ impl Driver {
             Command::Subscribe(reply) => {
                 // The table is written before each event is sent, both here: nothing falls in between.
                 let mut snapshot: Vec<_> = self.machine.members().cloned().collect();
+                snapshot.extend(self.machine.far_members().cloned());
                 snapshot.extend(self.machine.self_member());
                 snapshot.sort_by_key(|member| member.id);
                 let _ = reply.send(Subscription { snapshot, events: self.events.subscribe() });
@@ -339,6 +363,20 @@ impl Driver {
             }
             Command::Proved(id) => self.machine.proved(now, id),
             Command::Refused(id) => self.machine.refused_connection(now, id),
+            Command::SayReaches(reaches, reply) => {
+                self.machine.say_reaches(now, reaches);
+                self.carry_out();
+                let _ = reply.send(());
+            }
+            Command::HearFar(HeardFar { from, withdrawn, words, is_urgent }, reply) => {
+                self.machine.hear_far(now, from, &withdrawn, &words, is_urgent);
+                // Whoever brought it is told when everything is done with it.
+                self.carry_out();
+                let _ = reply.send(());
+            }
+            Command::FarRecords { instance, since, reply } => {
+                let _ = reply.send(self.machine.far_records(instance, since));
+            }
             Command::Drain(reply) => {
                 self.machine.drain(now);
                 self.carry_out();
@@ -396,6 +434,10 @@ impl Driver {
         match outcome {
             Some(Outcome::Fetched(from, Some(table))) => self.machine.merge(now, from, &table),
             Some(Outcome::Fetched(from, None)) => self.machine.fetch_failed(now, from),
+            Some(Outcome::FetchedFar(from, Some(transfer))) => {
+                self.machine.merge_far(now, from, &transfer);
+            }
+            Some(Outcome::FetchedFar(from, None)) => self.machine.far_fetch_failed(now, from),
             Some(Outcome::Probed(refused)) => {
                 self.probes -= 1;
                 if let Some(at) = refused {
@@ -415,14 +457,29 @@ impl Driver {
         while let Some(member) = self.machine.poll_change() {
             self.writer.put(member);
         }
-        while let Some(event) = self.machine.poll_event() {
+        if let Some(islands) = self.machine.take_islands() {
+            self.islands.send_replace(islands);
+        }
+        let events: Vec<Event> = std::iter::from_fn(|| self.machine.poll_event()).collect();
+        for event in &events {
             self.version += 1;
-            match event.kind {
-                EventKind::Forgotten => self.writer.remove(&event.member.id),
-                _ => self.writer.put(event.member.clone()),
+            match (&event.subject, event.kind) {
+                (Subject::Member(member), EventKind::Forgotten) => self.writer.remove(&member.id),
+                (Subject::Member(member), _) => self.writer.put(member.clone()),
+                (Subject::Island(_), _) => {}
             }
+        }
+        if let Some(outward) = &self.outward {
+            while let Some(news) = self.machine.poll_news() {
+                outward.tell(news);
+            }
+        }
+        for event in events {
             // Nobody may be listening.
             let _ = self.events.send(event);
+        }
+        while let Some(wish) = self.machine.poll_far_fetch() {
+            self.tasks.spawn(fetch_far(self.fetch.clone(), self.tag, wish));
         }
         while let Some(wish) = self.machine.poll_fetch() {
             self.tasks.spawn(fetch_table(self.fetch.clone(), self.tag, wish));
@@ -496,7 +553,7 @@ async fn probe(at: SocketAddr, bytes: Vec<u8>) -> Outcome {
     }
 }
 
-fn far() -> Instant {
+fn much_later() -> Instant {
     Instant::now() + Duration::from_secs(3600)
 }
 
@@ -521,4 +578,22 @@ async fn fetch_table(fetch: Arc<dyn TableFetch>, tag: MeshTag, wish: Fetch) -> O
         }
     }
     Outcome::Fetched(wish.from, None)
+}
+
+/// Fetches and verifies what a bridge knows of other islands, at the first of its addresses that gives it.
+async fn fetch_far(fetch: Arc<dyn TableFetch>, tag: MeshTag, wish: FarFetch) -> Outcome {
+    for at in wish.at {
+        match timeout(FETCH_TIMEOUT, fetch.fetch_far(at, wish.instance, wish.since)).await {
+            Ok(Ok(body)) => match tokio::task::spawn_blocking(move || far::read_transfer(tag, &body)).await {
+                Ok(Ok(transfer)) => return Outcome::FetchedFar(wish.from, Some(transfer)),
+                Ok(Err(error)) => {
+                    debug!(member = %wish.from.short(), %error, "far records that cannot be read")
+                }
+                Err(_) => debug!(member = %wish.from.short(), "far records could not be verified"),
+            },
+            Ok(Err(error)) => debug!(member = %wish.from.short(), %at, %error, "far records not fetched"),
+            Err(_) => debug!(member = %wish.from.short(), %at, "far records not fetched in time"),
+        }
+    }
+    Outcome::FetchedFar(wish.from, None)
 }

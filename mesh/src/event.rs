@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::island::Island;
 use crate::member::Member;
 
 /// One change. Events of one node are numbered without gaps; the table is written before its event is sent.
@@ -11,11 +12,40 @@ pub struct Event {
     pub number: u64,
     /// What happened.
     pub kind: EventKind,
-    /// The member as it is after the change.
-    pub member: Arc<Member>,
+    /// To whom, as it is after the change.
+    pub subject: Subject,
 }
 
-/// What happened to a member.
+/// Whom an event is about.
+#[derive(Clone, Debug)]
+pub enum Subject {
+    /// A member, of our own island or of another.
+    Member(Arc<Member>),
+    /// Another island.
+    Island(Arc<Island>),
+}
+
+impl Event {
+    /// The member it is about, if it is about one.
+    #[must_use]
+    pub fn member(&self) -> Option<&Arc<Member>> {
+        match &self.subject {
+            Subject::Member(member) => Some(member),
+            Subject::Island(_) => None,
+        }
+    }
+
+    /// The island it is about, if it is about one.
+    #[must_use]
+    pub fn island(&self) -> Option<&Arc<Island>> {
+        match &self.subject {
+            Subject::Member(_) => None,
+            Subject::Island(island) => Some(island),
+        }
+    }
+}
+
+/// What happened to a member, or to an island.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum EventKind {
     /// First time listed, or listed again under a higher epoch after it left.
@@ -36,6 +66,10 @@ pub enum EventKind {
     Forgotten,
     /// Two nodes speak with this key.
     DuplicateKey,
+    /// The first way to another island has come.
+    IslandUp,
+    /// The last way to another island has been gone for 200 ms.
+    IslandDown,
 }
 
 impl EventKind {
@@ -52,6 +86,8 @@ impl EventKind {
             Self::Left => "left",
             Self::Forgotten => "forgotten",
             Self::DuplicateKey => "duplicate-key",
+            Self::IslandUp => "island-up",
+            Self::IslandDown => "island-down",
         }
     }
 }

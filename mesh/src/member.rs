@@ -254,11 +254,15 @@ pub enum Reason {
     DuplicateKey,
     /// Announces no address that we can reach.
     NoAddress,
+    /// No way leads to its island.
+    IslandUnreachable,
+    /// Its record came over a bridge and names our own island: another island has its name, or ours has split.
+    SameNameOrSplit,
 }
 
 impl Reason {
     /// All there are.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::Silent,
         Self::NoAnswer,
         Self::Unilateral,
@@ -269,6 +273,8 @@ impl Reason {
         Self::NewerVersion,
         Self::DuplicateKey,
         Self::NoAddress,
+        Self::IslandUnreachable,
+        Self::SameNameOrSplit,
     ];
 
     /// The word used in JSON, logs and metrics.
@@ -285,6 +291,8 @@ impl Reason {
             Self::NewerVersion => "newer-version",
             Self::DuplicateKey => "duplicate-key",
             Self::NoAddress => "no-address",
+            Self::IslandUnreachable => "island-unreachable",
+            Self::SameNameOrSplit => "same-name-or-split",
         }
     }
 }
@@ -318,6 +326,8 @@ pub struct Member {
     pub http_addresses: Vec<SocketAddr>,
     /// Whether this is the node itself.
     pub is_self: bool,
+    /// Known over bridges alone: of another island. Its load and pulse stay there, and it is dialled through tunnels.
+    pub far: bool,
 }
 
 impl Member {

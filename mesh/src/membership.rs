@@ -45,6 +45,7 @@ use crate::member::{Address, Load, Member, MemberId, Record, Seq, Stamp};
 use crate::table::{Entry, Table};
 use crate::wire::{MeshTag, Message, WIRE_VERSION};
 
+mod abroad;
 mod announce;
 mod certificate;
 mod difference;
@@ -71,7 +72,8 @@ mod watchers;
 
 pub use links::{Neighbours, is_near};
 pub use values::{
-    Announcement, Counters, Destination, Fetch, Interface, Settings, Source, StopReason, Transmit, Wakeup,
+    Announcement, Counters, Destination, FarFetch, Fetch, Interface, Settings, Source, StopReason, Transmit,
+    Wakeup,
 };
 
 use difference::Difference;

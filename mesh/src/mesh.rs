@@ -1,5 +1,6 @@
 //! What the rest of a program holds of a mesh: join, announce, watch, read, leave.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -12,11 +13,15 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use crate::config::MeshConfig;
 use crate::driver;
 use crate::event::Event;
+use crate::far::FarWord;
 use crate::identity::{Identity, Prover};
+use crate::island::Island;
 use crate::member::{LeaveReason, Load, Member, MemberId};
 use crate::membership::{Announcement, Neighbours, StopReason, is_near};
 use crate::metrics::{Counts, Metrics};
+pub use crate::outward::{FarWords, News, Outward, What};
 use crate::proof;
+use crate::reach::Reach;
 use crate::shared::SharedTable;
 use crate::wire::{MeshTag, RecordError};
 
@@ -33,6 +38,9 @@ pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 pub trait TableFetch: Send + Sync + 'static {
     /// Fetches from the listener at `at`.
     fn fetch(&self, at: SocketAddr) -> BoxFuture<Result<Bytes, FetchError>>;
+
+    /// The same with `?instance=INSTANCE&since=SINCE`: what a bridge knows of other islands.
+    fn fetch_far(&self, at: SocketAddr, instance: u64, since: u64) -> BoxFuture<Result<Bytes, FetchError>>;
 }
 
 /// Why a table could not be fetched; another member is asked then.
@@ -108,8 +116,19 @@ pub(crate) enum Command {
     Records(oneshot::Sender<Bytes>),
     Proved(MemberId),
     Refused(MemberId),
+    SayReaches(Vec<Reach>, oneshot::Sender<()>),
+    HearFar(HeardFar, oneshot::Sender<()>),
+    FarRecords { instance: u64, since: u64, reply: oneshot::Sender<Bytes> },
     Drain(oneshot::Sender<()>),
     Leave(LeaveReason, oneshot::Sender<()>),
+}
+
+/// What a link has brought, as far as it is true.
+pub(crate) struct HeardFar {
+    pub(crate) from: MemberId,
+    pub(crate) withdrawn: Vec<MemberId>,
+    pub(crate) words: Vec<FarWord>,
+    pub(crate) is_urgent: bool,
 }
 
 /// A node's hold on its mesh. Cheap to clone; all clones are one.
@@ -117,6 +136,9 @@ pub(crate) enum Command {
 pub struct Mesh {
     pub(crate) shared: Arc<Shared>,
 }
+
+/// Other islands by name.
+pub(crate) type Islands = Arc<BTreeMap<String, Arc<Island>>>;
 
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -127,6 +149,8 @@ pub(crate) struct Shared {
     pub(crate) load: watch::Sender<Load>,
     pub(crate) complete: watch::Receiver<bool>,
     pub(crate) neighbours: watch::Receiver<Neighbours>,
+    pub(crate) islands: watch::Receiver<Islands>,
+    pub(crate) foreign: watch::Sender<BTreeSet<MemberId>>,
     pub(crate) metrics: Metrics,
 }
 
@@ -261,6 +285,49 @@ impl Mesh {
     #[must_use]
     pub fn counts(&self) -> Counts {
         self.shared.metrics.read()
+    }
+
+    /// The other islands that are known, by name; changed before the event that tells of it is sent.
+    #[must_use]
+    pub fn islands(&self) -> watch::Receiver<Islands> {
+        self.shared.islands.clone()
+    }
+
+    /// Says to our island what this bridge's links reach: at once, twice more, and every two seconds from then on. Of
+    /// several ways to an island the cheapest counts; at most 256 islands. Nothing is said when nothing has changed.
+    ///
+    /// # Errors
+    /// `Left` when this node has left the mesh.
+    pub async fn say_reaches(&self, reaches: Vec<Reach>) -> Result<(), Left> {
+        self.ask(|reply| Command::SayReaches(reaches, reply)).await
+    }
+
+    /// Takes in what a link has brought. Returns when it is verified and merged and [`Outward`] was told of what came of it;
+    /// words that are not true are dropped. About 40 µs of CPU a word; many are verified on a blocking thread.
+    ///
+    /// # Errors
+    /// `Left` when this node has left the mesh.
+    pub async fn hear_far(&self, words: FarWords) -> Result<(), Left> {
+        let FarWords { from, withdrawn, words, is_urgent } = words;
+        let words = FarWord::verify_all(self.tag(), words).await;
+        self.ask(|reply| Command::HearFar(HeardFar { from, withdrawn, words, is_urgent }, reply)).await
+    }
+
+    /// Body of `GET /mesh/records?instance=&since=`: what this node knows of members of other islands and has learned after
+    /// `since`, by the counting of `instance`; everything, if that is another instance than this one's. Empty after this
+    /// node has left.
+    pub async fn far_records(&self, instance: u64, since: u64) -> Bytes {
+        self.ask(|reply| Command::FarRecords { instance, since, reply }).await.unwrap_or_default()
+    }
+
+    /// Keys of links to other islands: they are never of our own, and what they say on the wire is ignored. In place of
+    /// those named before. Never waits.
+    pub fn set_foreign(&self, keys: BTreeSet<MemberId>) {
+        self.shared.foreign.send_if_modified(|named| {
+            let changed = *named != keys;
+            *named = keys;
+            changed
+        });
     }
 
     async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, Left> {

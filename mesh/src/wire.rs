@@ -12,11 +12,13 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 
 use crate::member::{Epoch, LeaveReason, Load, MemberId, Record, Seq, Stamp};
+use crate::reach::Reach;
 
 pub(crate) mod body;
 pub(crate) mod fields;
 pub mod header;
 pub mod limits;
+pub mod routes;
 pub(crate) mod shape;
 #[cfg(test)]
 mod tests;
@@ -41,7 +43,10 @@ pub const WIRE_VERSION: u8 = 1;
 /// Most votes in a DOWN: so many fit a datagram.
 pub const VOTES_MAX: usize = 5;
 
-/// The numbers of the messages. 13 is kept for ROUTES.
+/// Most ways in a ROUTES: more do not fit a datagram.
+pub const REACHES_MAX: usize = 64;
+
+/// The numbers of the messages.
 pub mod kind {
     /// ANNOUNCE.
     pub const ANNOUNCE: u8 = 1;
@@ -67,6 +72,8 @@ pub mod kind {
     pub const DOWN: u8 = 11;
     /// PROOF.
     pub const PROOF: u8 = 12;
+    /// ROUTES.
+    pub const ROUTES: u8 = 13;
 }
 
 /// Bytes that are no datagram of ours. Never an alarm: anybody can send anything.
@@ -185,6 +192,8 @@ pub enum Message {
     Down(Down),
     /// "It has said this since": a pulse of the accused, verbatim.
     Proof(Proof),
+    /// "These islands lie behind my links."
+    Routes(Routes),
 }
 
 impl Message {
@@ -204,6 +213,7 @@ impl Message {
             Self::Suspect(_) => kind::SUSPECT,
             Self::Down(_) => kind::DOWN,
             Self::Proof(_) => kind::PROOF,
+            Self::Routes(_) => kind::ROUTES,
         }
     }
 }
@@ -221,6 +231,8 @@ pub struct Beacon {
     pub deaf: bool,
     /// Digest of the author's table: see `Table::digest`.
     pub digest: u64,
+    /// Digest of what the author knows of other islands; only a bridge says it, and only in a BEACON.
+    pub far: Option<u64>,
 }
 
 /// Body of HELLO.
@@ -335,4 +347,16 @@ pub struct Down {
 pub struct Proof {
     /// A whole BEACON or PONG datagram. Nothing is known of it yet: it is verified by itself.
     pub pulse: Bytes,
+}
+
+/// Body of ROUTES: what lies behind a bridge's links, in as many words as it takes. Newer words replace older ones part by
+/// part.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Routes {
+    /// Which part this is, from 0.
+    pub part: u8,
+    /// How many parts there are, at least 1: what is held of further ones is over.
+    pub parts: u8,
+    /// At most [`REACHES_MAX`]; fewer where their names are long.
+    pub reaches: Vec<Reach>,
 }

@@ -135,6 +135,7 @@ pub(crate) mod tests {
             load: Load::default(),
             http_addresses: vec!["10.77.0.2:1233".parse().unwrap()],
             is_self: false,
+            far: false,
         })
     }
 

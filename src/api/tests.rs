@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use http_body_util::BodyExt;
-use isle_mesh::event::EventKind;
+use isle_mesh::event::{EventKind, Subject};
 use isle_mesh::member::{MemberId, Standing};
 use isle_mesh::metrics::Counts;
 use isle_mesh::shared::{TableWriter, table};
@@ -120,7 +120,7 @@ async fn a_large_table_is_rendered_once_for_all_and_changes_show_at_once() {
     assert_eq!(rig.api.members().await.at, first.at, "the same page");
     let left = member(10, "p", Standing::Left);
     rig.writer.put(left.clone());
-    rig.api.tell(&Event { number: 1, kind: EventKind::Left, member: left });
+    rig.api.tell(&Event { number: 1, kind: EventKind::Left, subject: Subject::Member(left) });
     let second = rig.api.members().await;
     assert!(second.at > first.at && second.version == 1);
 }
@@ -133,7 +133,7 @@ async fn events_begin_with_a_snapshot_and_resume_after_an_id() {
     let answer = rig.api.answer(&request("/events")).await.unwrap();
     assert_eq!(answer.headers()[header::CONTENT_TYPE], "text/event-stream");
     let mut body = answer.into_body();
-    rig.api.tell(&Event { number: 1, kind: EventKind::Joined, member: p1.clone() });
+    rig.api.tell(&Event { number: 1, kind: EventKind::Joined, subject: Subject::Member(p1.clone()) });
     let mut next = async || {
         let frame =
             tokio::time::timeout(Duration::from_secs(5), body.frame()).await.unwrap().unwrap().unwrap();
@@ -145,7 +145,7 @@ async fn events_begin_with_a_snapshot_and_resume_after_an_id() {
     assert!(joined.contains("event: joined\ndata: {\"member\":{\"id\":"), "{joined}");
     let id = joined.lines().next().unwrap().strip_prefix("id: ").unwrap().to_owned();
     drop(body);
-    rig.api.tell(&Event { number: 2, kind: EventKind::Left, member: p1 });
+    rig.api.tell(&Event { number: 2, kind: EventKind::Left, subject: Subject::Member(p1) });
     let mut again = request("/events");
     again.headers.insert("last-event-id", id.parse().unwrap());
     let mut body = rig.api.answer(&again).await.unwrap().into_body();

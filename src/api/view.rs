@@ -202,7 +202,9 @@ pub fn event_name(kind: EventKind) -> Option<&'static str> {
         | EventKind::Suspect
         | EventKind::Down
         | EventKind::Back
-        | EventKind::Left => Some(kind.as_str()),
+        | EventKind::Left
+        | EventKind::IslandUp
+        | EventKind::IslandDown => Some(kind.as_str()),
         // Its reason says so.
         EventKind::DuplicateKey => Some(EventKind::Updated.as_str()),
         // It has been down or left for 10 minutes, and readers were told then.
@@ -224,6 +226,8 @@ pub fn meaning(reason: Reason) -> &'static str {
         Reason::NewerVersion => "it speaks a newer protocol than this node",
         Reason::DuplicateKey => "two nodes use its key",
         Reason::NoAddress => "it announces no address that can be reached from here",
+        Reason::IslandUnreachable => "no bridge has a way to its island",
+        Reason::SameNameOrSplit => "its island has the name of this one, or this one has split",
     }
 }
 
@@ -245,6 +249,10 @@ pub fn advice(reason: Reason) -> Option<&'static str> {
             Some("Give one of the two a --state-dir of its own: a copied directory holds a copied key.")
         }
         Reason::NoAddress => Some("Start it with --advertise IP, an address that this host can reach."),
+        Reason::IslandUnreachable => Some("Look at the links between the islands with: isle links"),
+        Reason::SameNameOrSplit => Some(
+            "Give one of the two islands another name with --island NAME, or mend the network between the halves.",
+        ),
     }
 }
 

@@ -174,7 +174,7 @@ impl IndexTask {
     }
 
     fn event(&mut self, event: &Event) {
-        let member = &event.member;
+        let Some(member) = event.member() else { return };
         match event.kind {
             EventKind::Forgotten => self.forget(member.id),
             EventKind::Joined
@@ -185,6 +185,7 @@ impl IndexTask {
             | EventKind::Back
             | EventKind::Left
             | EventKind::DuplicateKey => self.take(member),
+            EventKind::IslandUp | EventKind::IslandDown => {}
         }
     }
 

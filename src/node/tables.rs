@@ -18,17 +18,24 @@ pub struct Tables;
 
 impl TableFetch for Tables {
     fn fetch(&self, at: SocketAddr) -> BoxFuture<Result<Bytes, FetchError>> {
-        Box::pin(async move { records(at).await.map_err(|error| FetchError(format!("{error:#}"))) })
+        Box::pin(records(at, "/mesh/records".to_owned()))
+    }
+
+    fn fetch_far(&self, at: SocketAddr, instance: u64, since: u64) -> BoxFuture<Result<Bytes, FetchError>> {
+        Box::pin(records(at, format!("/mesh/records?instance={instance}&since={since}")))
     }
 }
 
-/// `GET /mesh/records` at `at`. The caller sets the deadline; dropping the future closes the connection.
-async fn records(at: SocketAddr) -> anyhow::Result<Bytes> {
+/// `GET` of this path at `at`. The caller sets the deadline; dropping the future closes the connection.
+async fn records(at: SocketAddr, path: String) -> Result<Bytes, FetchError> {
+    get(at, &path).await.map_err(|error| FetchError(format!("{error:#}")))
+}
+
+async fn get(at: SocketAddr, path: &str) -> anyhow::Result<Bytes> {
     let stream = TcpStream::connect(at).await?;
     stream.set_nodelay(true)?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let request =
-        Request::get("/mesh/records").header(header::HOST, host_of(at)).body(Empty::<Bytes>::new())?;
+    let request = Request::get(path).header(header::HOST, host_of(at)).body(Empty::<Bytes>::new())?;
     let exchange = async {
         let mut answer = sender.send_request(request).await?;
         anyhow::ensure!(answer.status() == StatusCode::OK, "answered {}", answer.status());

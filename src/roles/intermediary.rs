@@ -181,14 +181,15 @@ impl Shared {
             tokio::select! {
                 event = events.next() => match event {
                     Ok(event) => {
+                        let Some(member) = event.member() else { continue };
                         if matches!(event.kind, EventKind::Joined | EventKind::Back) {
-                            lock(&self.routes).renewed(&event.member.id, Instant::now());
+                            lock(&self.routes).renewed(&member.id, Instant::now());
                         }
                         let stops = matches!(event.kind, EventKind::Draining | EventKind::Down | EventKind::Left);
                         if stops {
                             // It waits until its connections are done: ours are, as far as we are concerned.
                             // So are those of this node to itself, or it would wait for itself.
-                            self.upstreams.close(&event.member.http_addresses);
+                            self.upstreams.close(&member.http_addresses);
                         }
                     }
                     Err(Ended::Lagged(_)) => {}

@@ -38,6 +38,7 @@ fn peer(number: u8, in_flight: u32, heard: Instant) -> Member {
         load: Load { in_flight, capacity: 100 },
         http_addresses: vec![([127, 0, 0, number], 5235).into()],
         is_self: false,
+        far: false,
     }
 }
 

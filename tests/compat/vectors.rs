@@ -152,7 +152,7 @@ fn least_record() -> Record {
 
 fn beacon() -> Beacon {
     let load = Load { in_flight: 3, capacity: 256 };
-    Beacon { record_seq: Seq(17), load, full: false, deaf: false, digest: 0x0102_0304_0506_0708 }
+    Beacon { record_seq: Seq(17), load, full: false, deaf: false, digest: 0x0102_0304_0506_0708, far: None }
 }
 
 fn farewell() -> Message {

@@ -14,7 +14,7 @@ use isle::http::connections::Connections;
 use isle::http::hosts::HostRules;
 use isle::http::request::Gated;
 use isle::http::respond::no_such_path;
-use isle_mesh::event::{Event, EventKind};
+use isle_mesh::event::{Event, EventKind, Subject};
 use isle_mesh::member::{Load, Member, MemberId, Record, Stamp, Standing};
 use isle_mesh::metrics::Counts;
 use isle_mesh::shared::{SharedTable, TableWriter, table};
@@ -92,6 +92,7 @@ fn member() -> Arc<Member> {
         load: Load::default(),
         http_addresses: Vec::new(),
         is_self: true,
+        far: false,
     })
 }
 
@@ -129,7 +130,7 @@ async fn node_with_events() {
         }
         for _ in 0..line.parse().unwrap_or(0) {
             number += 1;
-            api.tell(&Event { number, kind: EventKind::Updated, member: me.clone() });
+            api.tell(&Event { number, kind: EventKind::Updated, subject: Subject::Member(me.clone()) });
             // As the machine would: readers get to read in between.
             if number % 100 == 0 {
                 tokio::task::yield_now().await;

@@ -24,7 +24,8 @@ pub type Farewells = BTreeMap<MemberId, Epoch>;
 impl Witness {
     /// One more event of the node whose own id is `own`.
     pub fn hear(&mut self, own: MemberId, event: &Event, farewells: &Farewells, said: &Evidence) {
-        let (id, member) = (event.member.id, &event.member);
+        let member = event.member().expect("there is one island here");
+        let id = member.id;
         self.events += 1;
         assert_eq!(event.number, self.events, "events are numbered without gaps");
         if id == own {
@@ -56,6 +57,7 @@ impl Witness {
                 assert!(before.is_some(), "{}", what());
             }
             EventKind::DuplicateKey => {}
+            EventKind::IslandUp | EventKind::IslandDown => panic!("{}: there is one island here", what()),
         }
         if let Some(newest) = self.newest.insert(id, member.stamp) {
             assert!(member.stamp >= newest, "{}: by {:?} after {newest:?}", what(), member.stamp);
@@ -101,7 +103,7 @@ impl Evidence {
     /// A node calls somebody down: then enough of its watchers, as that node sees them, have really said so; or
     /// somebody has, if it is a verdict for want of watchers.
     fn bears_out(&self, event: &Event, is_gone: impl Fn(&MemberId) -> bool) -> Result<(), String> {
-        let member = &event.member;
+        let Some(member) = event.member() else { return Err("nobody".to_owned()) };
         let none = BTreeSet::new();
         let votes = self.votes.get(&(member.id, member.stamp.epoch)).unwrap_or(&none);
         if member.reason == Some(Reason::Unilateral) {

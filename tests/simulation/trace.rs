@@ -26,8 +26,9 @@ impl World {
     }
 
     pub fn note_event(&self, node: usize, event: &Event) {
-        let number = self.number_of(&event.member.id);
-        match event.member.reason {
+        let Some(member) = event.member() else { return };
+        let number = self.number_of(&member.id);
+        match member.reason {
             Some(reason) => self.note(node, format_args!("{} {number}: {reason:?}", event.kind.as_str())),
             None => self.note(node, format_args!("{} {number}", event.kind.as_str())),
         }

@@ -392,7 +392,8 @@ impl World {
         }
         while self.processes[node].machine.poll_change().is_some() {}
         while let Some(event) = self.processes[node].machine.poll_event() {
-            self.measure(node, event.kind, event.member.id, event.member.stamp.epoch);
+            let member = event.member().expect("there is one island here");
+            self.measure(node, event.kind, member.id, member.stamp.epoch);
             self.note_event(node, &event);
             let process = &mut self.processes[node];
             process.witness.hear(process.id, &event, &self.farewells, &self.network.evidence);

@@ -19,6 +19,13 @@ impl TableFetch for Nearby {
         let node = self.nodes.lock().unwrap().get(&at.port()).cloned();
         Box::pin(async move { Ok(node.ok_or(FetchError("nobody there".to_owned()))?.records().await) })
     }
+
+    fn fetch_far(&self, at: SocketAddr, instance: u64, since: u64) -> BoxFuture<Result<Bytes, FetchError>> {
+        let node = self.nodes.lock().unwrap().get(&at.port()).cloned();
+        Box::pin(async move {
+            Ok(node.ok_or(FetchError("nobody there".to_owned()))?.far_records(instance, since).await)
+        })
+    }
 }
 
 /// A discovery port of our own: one that the kernel just gave to nobody else.
@@ -58,7 +65,7 @@ async fn until(events: &mut Subscription, kind: EventKind, id: MemberId) -> Even
     let wait = async {
         loop {
             let event = events.next().await.unwrap();
-            if event.kind == kind && event.member.id == id {
+            if event.kind == kind && event.member().is_some_and(|member| member.id == id) {
                 return event;
             }
         }
@@ -76,7 +83,7 @@ async fn nodes_on_one_host_find_each_other_and_hear_a_farewell() {
     let joined = until(&mut events, EventKind::Joined, second.id()).await;
     assert!(first.table().get(&second.id()).is_some(), "the table is written before its event is sent");
     // Where it was heard comes first; what else it announces on this host may follow.
-    assert_eq!(joined.member.http_addresses.first(), Some(&"127.0.0.1:2".parse().unwrap()));
+    assert_eq!(joined.member().unwrap().http_addresses.first(), Some(&"127.0.0.1:2".parse().unwrap()));
     timeout(Duration::from_secs(2), second.complete()).await.unwrap();
     let third = island.join(3);
     timeout(Duration::from_secs(2), third.complete()).await.unwrap();

@@ -160,6 +160,7 @@ impl Membership {
             full: is_full(self.load),
             deaf: self.is_deaf(now),
             digest: self.digest(),
+            far: None,
         }
     }
 
@@ -200,6 +201,7 @@ impl Membership {
             load: self.load,
             http_addresses,
             is_self: true,
+            far: false,
         });
         self.me = Some(me.clone());
         self.tell(me, kind);

@@ -169,6 +169,7 @@ impl Membership {
             Message::Suspect(vote) => self.hear_vote(now, Some(from), word, vote),
             Message::Down(down) => self.hear_down(now, down),
             Message::Proof(proof) => self.hear_proof(now, proof),
+            Message::Routes(routes) => self.hear_routes(routes),
         }
     }
 

@@ -110,7 +110,7 @@ impl Wire {
             let mut quiet = true;
             for at in 0..self.nodes.len() {
                 while let Some(event) = self.nodes[at].poll_event() {
-                    self.events[at].push((event.kind, event.member.id));
+                    self.events[at].extend(event.member().map(|member| (event.kind, member.id)));
                 }
                 while self.nodes[at].poll_change().is_some() {}
                 while let Some(Transmit { to, bytes }) = self.nodes[at].poll_transmit() {

@@ -121,6 +121,20 @@ pub struct Fetch {
     pub at: Vec<SocketAddr>,
 }
 
+/// A wish for what a bridge knows of other islands; answered by [`merge_far`](super::Membership::merge_far) or
+/// [`far_fetch_failed`](super::Membership::far_fetch_failed).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FarFetch {
+    /// Whose.
+    pub from: MemberId,
+    /// Its HTTP listener, best first.
+    pub at: Vec<SocketAddr>,
+    /// By whose counting `since` is; 0 for everything.
+    pub instance: u64,
+    /// What changed after this.
+    pub since: u64,
+}
+
 /// When [`handle_timeout`](super::Membership::handle_timeout) has work.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Wakeup {

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::Membership;
 use super::links::is_local_to_link;
-use crate::event::{Event, EventKind};
+use crate::event::{Event, EventKind, Subject};
 use crate::member::{Member, MemberId, Reason, Record, Standing};
 
 impl Membership {
@@ -35,7 +35,8 @@ impl Membership {
         match kind {
             Some(kind) => {
                 self.event_number += 1;
-                self.events.push_back(Event { number: self.event_number, kind, member });
+                let subject = Subject::Member(member);
+                self.events.push_back(Event { number: self.event_number, kind, subject });
             }
             None => self.changes.push_back(member),
         }
@@ -83,6 +84,7 @@ impl Membership {
             load: entry.load(),
             http_addresses,
             is_self: false,
+            far: false,
         })
     }
 

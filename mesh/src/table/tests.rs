@@ -42,7 +42,7 @@ fn announce(author: u64, epoch: u32, seq: u64, name: &str) -> Verified<Word> {
 
 fn beacon(author: u64, epoch: u32, seq: u64) -> Verified<Word> {
     let load = Load::default();
-    let beacon = Beacon { record_seq: Seq(1), load, full: false, deaf: false, digest: 0 };
+    let beacon = Beacon { record_seq: Seq(1), load, full: false, deaf: false, digest: 0, far: None };
     word(author, epoch, seq, &Message::Beacon(beacon))
 }
 

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::fields::{
     Few, Fixed, Label, Role, TagKey, TagValue, Text, Version, WireAddress, Word, endpoint_bytes, endpoint_of,
 };
+use super::routes::RoutesBody;
 use super::{
     Beacon, Cookie, DecodeError, Down, Farewell, Hello, Hint, Message, Offer, Ping, Pong, Proof, Suspect,
     VOTES_MAX, kind, shape,
@@ -38,12 +39,13 @@ pub(crate) fn write(message: &Message, out: &mut Vec<u8>) {
         Message::Suspect(vote) => put(&SuspectBody::from(vote), out),
         Message::Down(down) => put(&DownBody { v: Few(down.votes.iter().cloned().map(Word).collect()) }, out),
         Message::Proof(proof) => put(&ProofBody { p: Word(proof.pulse.clone()) }, out),
+        Message::Routes(routes) => put(&RoutesBody::from(routes), out),
     }
 }
 
 /// The message of `kind` in `body`; `None` for a kind that this version does not have.
 pub(crate) fn read(kind: u8, body: &[u8]) -> Result<Option<Message>, DecodeError> {
-    if !(kind::ANNOUNCE..=kind::PROOF).contains(&kind) {
+    if !(kind::ANNOUNCE..=kind::ROUTES).contains(&kind) {
         return Ok(None);
     }
     shape::check(body)?;
@@ -62,7 +64,8 @@ pub(crate) fn read(kind: u8, body: &[u8]) -> Result<Option<Message>, DecodeError
         kind::HINT => Message::Hint(Hint { target: MemberId(take::<HintBody>(body)?.t.0) }),
         kind::SUSPECT => Message::Suspect(take::<SuspectBody>(body)?.vote()?),
         kind::DOWN => Message::Down(take::<DownBody>(body)?.down()?),
-        _ => Message::Proof(Proof { pulse: take::<ProofBody>(body)?.p.0 }),
+        kind::PROOF => Message::Proof(Proof { pulse: take::<ProofBody>(body)?.p.0 }),
+        _ => Message::Routes(take::<RoutesBody>(body)?.routes()?),
     }))
 }
 
@@ -162,6 +165,8 @@ struct BeaconBody {
     #[serde(default, skip_serializing_if = "is_zero")]
     x: u16,
     d: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    f: Option<u64>,
 }
 
 /// Bits of `x` in BEACON and PONG; others are ignored.
@@ -176,6 +181,7 @@ impl From<&Beacon> for BeaconBody {
             c: beacon.load.capacity,
             x: (u16::from(beacon.full) * FULL) | (u16::from(beacon.deaf) * DEAF),
             d: beacon.digest,
+            f: beacon.far,
         }
     }
 }
@@ -192,6 +198,7 @@ impl BeaconBody {
             full: self.x & FULL != 0,
             deaf: self.x & DEAF != 0,
             digest: self.d,
+            far: self.f,
         })
     }
 }
@@ -342,7 +349,7 @@ struct PongBody {
 
 impl From<&Pong> for PongBody {
     fn from(pong: &Pong) -> Self {
-        let BeaconBody { s, l, c, x, d } = BeaconBody::from(&pong.beacon);
+        let BeaconBody { s, l, c, x, d, f: _ } = BeaconBody::from(&pong.beacon);
         Self { n: pong.nonce, s, l, c, x, d }
     }
 }
@@ -350,7 +357,7 @@ impl From<&Pong> for PongBody {
 impl PongBody {
     fn pong(self) -> Result<Pong, DecodeError> {
         let Self { n, s, l, c, x, d } = self;
-        Ok(Pong { nonce: n, beacon: BeaconBody { s, l, c, x, d }.beacon()? })
+        Ok(Pong { nonce: n, beacon: BeaconBody { s, l, c, x, d, f: None }.beacon()? })
     }
 }
 

@@ -1,5 +1,7 @@
 //! What holds for every message: it comes back as it went, and nothing else comes in.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -7,6 +9,8 @@ use proptest::strategy::ValueTree;
 use super::*;
 use crate::identity::Identity;
 use crate::member::{Address, CatalogueSummary, Epoch};
+use crate::path::Path;
+use crate::reach::IslandLoad;
 use crate::verify::{Refused, verify};
 
 fn labels() -> impl Strategy<Value = String> {
@@ -58,13 +62,14 @@ fn records() -> impl Strategy<Value = Record> {
 }
 
 fn beacons() -> impl Strategy<Value = Beacon> {
-    (1..=Seq::MAX.0, any::<(u32, u32, bool, bool, u64)>()).prop_map(
-        |(seq, (in_flight, capacity, full, deaf, digest))| Beacon {
+    (1..=Seq::MAX.0, any::<(u32, u32, bool, bool, u64)>(), any::<Option<u64>>()).prop_map(
+        |(seq, (in_flight, capacity, full, deaf, digest), far)| Beacon {
             record_seq: Seq(seq),
             load: Load { in_flight, capacity },
             full,
             deaf,
             digest,
+            far,
         },
     )
 }
@@ -115,6 +120,23 @@ fn votes() -> impl Strategy<Value = Suspect> {
     )
 }
 
+fn reaches() -> impl Strategy<Value = Reach> {
+    let paths = proptest::collection::btree_set("[a-z]{1,9}", 1..=8);
+    (paths, any::<(u32, u32, u32, u32)>()).prop_map(|(islands, (micros, members, in_flight, capacity))| {
+        Reach {
+            path: Path::new(islands.into_iter().collect()).unwrap(),
+            cost: Duration::from_micros(micros.into()),
+            load: IslandLoad { members, in_flight, capacity },
+        }
+    })
+}
+
+fn routes() -> impl Strategy<Value = Routes> {
+    (0..255u8, any::<u8>(), proptest::collection::vec(reaches(), 0..10)).prop_map(|(part, more, reaches)| {
+        Routes { part, parts: part.saturating_add(more).max(part + 1), reaches }
+    })
+}
+
 pub(crate) fn messages() -> impl Strategy<Value = Message> {
     let reasons =
         prop_oneof![Just(LeaveReason::Stopped), Just(LeaveReason::Upgrade), Just(LeaveReason::Failed)];
@@ -132,12 +154,15 @@ pub(crate) fn messages() -> impl Strategy<Value = Message> {
                 wants_record
             })
         ),
-        (any::<u64>(), beacons()).prop_map(|(nonce, beacon)| Message::Pong(Pong { nonce, beacon })),
+        (any::<u64>(), beacons()).prop_map(|(nonce, beacon)| {
+            Message::Pong(Pong { nonce, beacon: Beacon { far: None, ..beacon } })
+        }),
         reasons.prop_map(|reason| Message::Farewell(Farewell { reason })),
         any::<[u8; 32]>().prop_map(|target| Message::Hint(Hint { target: MemberId(target) })),
         votes().prop_map(Message::Suspect),
         proptest::collection::vec(words(200), 1..=VOTES_MAX).prop_map(|votes| Message::Down(Down { votes })),
         words(300).prop_map(|pulse| Message::Proof(Proof { pulse })),
+        routes().prop_map(Message::Routes),
     ]
 }
 
@@ -243,8 +268,14 @@ fn a_datagram_with_any_bit_flipped_is_refused() {
 #[test]
 fn a_beacon_of_any_likely_node_fits_150_bytes() {
     let load = Load { in_flight: 65_535, capacity: 65_535 };
-    let beacon =
-        Beacon { record_seq: Seq(u64::from(u32::MAX)), load, full: true, deaf: true, digest: u64::MAX };
+    let beacon = Beacon {
+        record_seq: Seq(u64::from(u32::MAX)),
+        load,
+        full: true,
+        deaf: true,
+        digest: u64::MAX,
+        far: None,
+    };
     let datagram = Identity::for_test(1).sign_word(tag(), &Message::Beacon(beacon), Seq::MAX);
     assert!(datagram.len() <= 150, "{}", datagram.len());
 }
@@ -252,7 +283,7 @@ fn a_beacon_of_any_likely_node_fits_150_bytes() {
 #[test]
 fn what_is_newer_than_this_code_is_kept_as_bytes() {
     let identity = Identity::for_test(1);
-    for (version, kind) in [(1, 0), (1, 13), (1, 255), (2, 1), (255, 3)] {
+    for (version, kind) in [(1, 0), (1, 14), (1, 255), (2, 1), (255, 3)] {
         let header = Header { version, kind, mesh: tag(), author: identity.id(), stamp: Stamp::new(1, 1) };
         let mut said = Vec::new();
         header::write(&header, &mut said);

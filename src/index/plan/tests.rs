@@ -43,6 +43,7 @@ fn member(number: u8, standing: Standing, digest: Hash) -> Arc<Member> {
         load: Load::default(),
         http_addresses: vec![([127, 0, 0, number], 1233).into()],
         is_self: false,
+        far: false,
     })
 }
 

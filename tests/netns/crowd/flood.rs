@@ -100,7 +100,8 @@ fn words() -> Vec<Vec<u8>> {
         let identity = Identity::for_test(2_000_000 + key);
         let nonce = random.random();
         let load = Load { in_flight: 0, capacity: 256 };
-        let beacon = Beacon { record_seq: Seq(1), load, full: false, deaf: false, digest: random.random() };
+        let beacon =
+            Beacon { record_seq: Seq(1), load, full: false, deaf: false, digest: random.random(), far: None };
         let hello = Hello {
             nonce,
             attempt: 0,

@@ -189,6 +189,7 @@ impl Voice {
             full: false,
             deaf: false,
             digest: island.digest,
+            far: None,
         }
     }
 

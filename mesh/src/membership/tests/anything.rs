@@ -124,10 +124,11 @@ proptest! {
             while let Some(event) = node.poll_event() {
                 number += 1;
                 prop_assert_eq!(event.number, number);
+                let member = event.member().unwrap();
                 if event.kind == EventKind::Forgotten {
-                    told.remove(&event.member.id);
-                } else if !event.member.is_self {
-                    told.insert(event.member.id, event.member.standing);
+                    told.remove(&member.id);
+                } else if !member.is_self {
+                    told.insert(member.id, member.standing);
                 }
             }
             let listed: BTreeMap<_, _> = node.members().map(|member| (member.id, member.standing)).collect();

@@ -246,6 +246,7 @@ fn a_proof_of_somebody_elses_making_is_refused() {
         full: false,
         deaf: false,
         digest: 0,
+        far: None,
     };
     let tag = MeshTag::of("test");
     let mut pulse = Identity::for_test(50).sign_word(tag, &Message::Beacon(beacon), Seq(1_000_000)).to_vec();
