@@ -18,8 +18,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{HeaderValue, Method, StatusCode, header};
-use isle_mesh::event::Event;
+use isle_mesh::event::{Event, Subject};
 use isle_mesh::member::Member;
+use isle_mesh::mesh::Islands;
 use isle_mesh::metrics::Counts;
 use isle_mesh::shared::SharedTable;
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -29,7 +30,7 @@ use tracing::info;
 
 use crate::api::events::Feed;
 use crate::api::ready::State;
-use crate::api::view::{LinksPage, MemberEvent, MemberView};
+use crate::api::view::{IslandEvent, LinkView, LinksPage, MemberEvent, MemberView};
 use crate::http::body::{Answer, empty, full};
 use crate::http::connections::Connections;
 use crate::http::problem::Problem;
@@ -70,6 +71,19 @@ pub trait Source: Send + Sync + 'static {
     fn counts(&self) -> Counts;
     /// Body of `/mesh/records`.
     fn records(&self) -> BoxFuture<'_, Bytes>;
+    /// Body of `/mesh/records?instance=&since=`: what it knows of other islands.
+    fn far_records(&self, instance: u64, since: u64) -> BoxFuture<'_, Bytes> {
+        let _ = (instance, since);
+        Box::pin(async { Bytes::new() })
+    }
+    /// The other islands that it knows.
+    fn islands(&self) -> Islands {
+        Islands::default()
+    }
+    /// Its links to other islands, if it is a bridge.
+    fn links(&self) -> BoxFuture<'_, Vec<LinkView>> {
+        Box::pin(async { Vec::new() })
+    }
     /// Body of `/mesh/proof`.
     fn proof(&self, nonce: &[u8; 16], dialled: SocketAddr) -> Vec<u8>;
 }
@@ -80,6 +94,9 @@ pub enum Denied {
     /// Records and proofs are for nodes of the same network.
     #[error("this is for nodes on the same network, or that have just said hello with a cookie")]
     NotOnLink,
+    /// A part of the records was asked for that cannot be told.
+    #[error("instance and since must both be numbers")]
+    BadSince,
     /// A proof was asked for without something to sign.
     #[error("nonce must be 32 hexadecimal digits")]
     BadNonce,
@@ -131,9 +148,15 @@ impl Api {
     /// Passes a change of the table on to the readers of `/events` and to the metrics.
     pub fn tell(&self, event: &Event) {
         gauges::count(event.kind);
-        if let (Some(name), Some(member)) = (view::event_name(event.kind), event.member()) {
-            let member = MemberView::of(member, Instant::now());
-            self.shared.feed.publish(name, &MemberEvent { member });
+        let Some(name) = view::event_name(event.kind) else { return };
+        match &event.subject {
+            Subject::Member(member) => {
+                let member = MemberView::of(member, Instant::now());
+                self.shared.feed.publish(name, &MemberEvent { member });
+            }
+            Subject::Island(island) => {
+                self.shared.feed.publish(name, &IslandEvent { island: island.name.clone() });
+            }
         }
     }
 
@@ -157,13 +180,21 @@ impl Api {
         Some(match path.split_once('/').unwrap_or((path, "")) {
             ("members", "") if path == "members" => page(JSON, self.members().await.body),
             ("members", word) if !word.is_empty() => self.member(word),
-            ("links", "") if path == "links" => json(StatusCode::OK, &LinksPage::default()),
+            ("links", "") if path == "links" => {
+                json(StatusCode::OK, &LinksPage { links: self.shared.source.links().await })
+            }
             ("events", "") if path == "events" => self.events(request).await,
             ("healthz", "") if path == "healthz" => page(TEXT, "ok\n"),
             ("readyz", "") if path == "readyz" => self.ready(request),
             ("metrics", "") if path == "metrics" => page(METRICS, self.exposition().await),
             ("mesh", "records") => match self.asker(request) {
-                Ok(()) => page(MSGPACK, self.shared.source.records().await),
+                Ok(()) => match since(request) {
+                    None => page(MSGPACK, self.shared.source.records().await),
+                    Some(Ok((instance, since))) => {
+                        page(MSGPACK, self.shared.source.far_records(instance, since).await)
+                    }
+                    Some(Err(denied)) => Problem::from(denied).into_answer(),
+                },
                 Err(denied) => Problem::from(denied).into_answer(),
             },
             ("mesh", "proof") => match self.asker(request).and_then(|()| nonce(request)) {
@@ -261,7 +292,7 @@ impl Shared {
         // The number first: what happens while we look may be shown and told again, but is not lost.
         let version = self.feed.latest();
         let at = Instant::now();
-        let page = members::page(&self.source.me(), self.source.table().all(), at);
+        let page = members::page(&self.source.me(), self.source.table().all(), &self.source.islands(), at);
         let body = serde_json::to_vec(&page).expect("views are strings and numbers only").into();
         Rendered { version, at, body }
     }
@@ -275,6 +306,16 @@ impl Shared {
             draining: draining.or_else(|| me.record.draining.then(|| me.since.elapsed())),
         }
     }
+}
+
+/// What `?instance=&since=` names, if it is there.
+fn since(request: &Gated) -> Option<Result<(u64, u64), Denied>> {
+    let (instance, since) = (request.parameter("instance"), request.parameter("since"));
+    if instance.is_none() && since.is_none() {
+        return None;
+    }
+    let number = |text: Option<String>| text.and_then(|text| text.parse().ok()).ok_or(Denied::BadSince);
+    Some(number(instance).and_then(|instance| Ok((instance, number(since)?))))
 }
 
 /// The nonce of a proof: 32 hex digits.

@@ -47,6 +47,7 @@ pub fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Some(Command::Up(flags)) => node::run(flags),
         Some(Command::Pieces(flags)) => node::run(flags),
         Some(Command::Intermediary(flags)) => node::run(flags),
+        Some(Command::Bridge(flags)) => node::run(flags),
         Some(Command::Get(get)) => asking(get::run(&get, screen)),
         Some(Command::Figures(figures)) => asking(figures::run(&figures, screen)),
         Some(Command::Members(members)) => asking(members::run(&members, screen)),

@@ -14,9 +14,13 @@ pub mod setting;
 pub mod similar;
 pub mod value;
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
+
+use island_bridge::bridge::Target;
+use isle_mesh::member::MemberId;
 
 /// What one process does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -25,6 +29,8 @@ pub struct Roles {
     pub pieces: bool,
     /// Takes clients' requests.
     pub intermediary: bool,
+    /// Joins this island with others.
+    pub bridge: bool,
 }
 
 /// Everything a node needs to know before it starts.
@@ -60,6 +66,19 @@ pub struct NodeConfig {
     pub pieces: PiecesConfig,
     /// How the intermediary behaves.
     pub intermediary: IntermediaryConfig,
+    /// Whom the bridge links with.
+    pub bridge: BridgeConfig,
+}
+
+/// Links to other islands.
+#[derive(Clone, Debug, Default)]
+pub struct BridgeConfig {
+    /// Bridges to call.
+    pub links: Vec<Target>,
+    /// Keys that may call.
+    pub allow: BTreeSet<MemberId>,
+    /// Where QUIC listens; `None`: all addresses, UDP port 5236.
+    pub quic: Option<SocketAddr>,
 }
 
 /// Where figures come from.

@@ -43,7 +43,7 @@ use crate::http::listen::{self, ListenError};
 use crate::http::request::Gated;
 use crate::http::respond;
 use crate::node::tables::Tables;
-use crate::node::{MeshSource, tell};
+use crate::node::{NodeSource, tell};
 use crate::telemetry;
 
 /// Why a program could not join. Nothing was said.
@@ -106,7 +106,11 @@ pub async fn join(
     };
     let (mesh, task) = Mesh::join(config, identity, Arc::new(Tables))?;
     let connections = Connections::new();
-    let api = Api::new(Arc::new(MeshSource(mesh.clone())), connections.clone(), telemetry::metrics());
+    let api = Api::new(
+        Arc::new(NodeSource { mesh: mesh.clone(), bridge: None }),
+        connections.clone(),
+        telemetry::metrics(),
+    );
     let mut tasks = JoinSet::new();
     tasks.spawn(async move {
         if let Err(error) = task.await {

@@ -13,7 +13,7 @@ use isle_mesh::member::{Epoch, Member, MemberId};
 use isle_mesh::mesh::Mesh;
 use isle_mesh::proof::{self, PROOF_BYTES_MAX};
 
-use crate::upstream::place::Place;
+use crate::upstream::place::{Passage, Place};
 use crate::upstream::{Ask, UpstreamError, Upstreams};
 
 /// A proof is one small answer: a member that needs longer is not one to wait for.
@@ -28,6 +28,9 @@ pub enum EndpointError {
     /// The member announces no address that counts here.
     #[error("no address of this member is on our networks")]
     NoAddress,
+    /// It is of another island, and none of our bridges has a way there.
+    #[error("no bridge has a way to its island")]
+    NoWay,
     /// It could not be asked; another member may be.
     #[error("cannot be asked for its key")]
     Upstream(#[from] UpstreamError),
@@ -48,7 +51,8 @@ pub struct Endpoints {
 }
 
 impl Endpoints {
-    /// An address of `member` where it has proved its key; asks for the proof where it has not yet.
+    /// An address of `member` where it has proved its key; asks for the proof where it has not yet. Of a member of another
+    /// island: the way through a bridge of ours that has, on which the member proves its own with every connection.
     ///
     /// # Errors
     /// That of the last address tried.
@@ -59,13 +63,43 @@ impl Endpoints {
         member: &Member,
         deadline: Instant,
     ) -> Result<Place, EndpointError> {
+        if !member.far {
+            return self.near(mesh, upstreams, member, deadline).await.map(Place::Direct);
+        }
+        let ways: Vec<MemberId> = {
+            let islands = mesh.islands();
+            let islands = islands.borrow();
+            let island = islands.get(&member.record.island);
+            island.into_iter().flat_map(|island| &island.ways).map(|way| way.bridge).collect()
+        };
+        let mut error = EndpointError::NoWay;
+        for bridge in ways {
+            let Some(bridge) = mesh.table().get(&bridge).filter(|bridge| !bridge.far) else { continue };
+            match self.near(mesh, upstreams, &bridge, deadline).await {
+                Ok(at) => {
+                    let (id, epoch, port) = (member.id, member.stamp.epoch, member.record.http_port);
+                    return Ok(Place::Far(Passage { bridge: at, mesh: mesh.tag(), member: id, epoch, port }));
+                }
+                Err(why) => error = why,
+            }
+        }
+        Err(error)
+    }
+
+    async fn near(
+        &self,
+        mesh: &Mesh,
+        upstreams: &Upstreams,
+        member: &Member,
+        deadline: Instant,
+    ) -> Result<SocketAddr, EndpointError> {
         let epoch = member.stamp.epoch;
         let proven = {
             let known = self.lock();
             member.http_addresses.iter().copied().find(|at| known.contains(&(member.id, epoch, *at)))
         };
         if let Some(at) = proven {
-            return Ok(at.into());
+            return Ok(at);
         }
         let mut error = EndpointError::NoAddress;
         for at in &member.http_addresses {
@@ -78,7 +112,7 @@ impl Endpoints {
                     known.insert((member.id, epoch, *at));
                     drop(known);
                     mesh.proved(member.id);
-                    return Ok((*at).into());
+                    return Ok(*at);
                 }
                 Err(why) => error = why,
             }

@@ -16,29 +16,34 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use island_bridge::bridge::BridgeError;
+use island_bridge::endpoint::OpenError;
 use isle_mesh::config::MeshConfig;
 use isle_mesh::event::{Event, EventKind};
 use isle_mesh::identity::{Identity, IdentityError};
 use isle_mesh::member::{CatalogueSummary, Load, Member};
 use isle_mesh::membership::Announcement;
-use isle_mesh::mesh::{Ended, JoinError, Mesh, MeshError};
+use isle_mesh::mesh::{Ended, Islands, JoinError, Mesh, MeshError};
 use isle_mesh::metrics::Counts;
 use isle_mesh::shared::SharedTable;
+use isle_mesh::wire::MeshTag;
 use tokio::sync::watch;
 use tokio::task::{JoinError as TaskError, JoinSet};
 use tracing::{Instrument, debug, info, info_span, warn};
 
+use crate::api::view::LinkView;
 use crate::api::{Api, Source};
-use crate::config::NodeConfig;
-use crate::http::accept::{self, App, Limits};
+use crate::config::{NodeConfig, Roles};
+use crate::http::accept::{self, App, Limits, Opened};
 use crate::http::body::Answer;
 use crate::http::connections::Connections;
 use crate::http::hosts::HostRules;
 use crate::http::listen::{self, ListenError};
-use crate::http::request::Gated;
+use crate::http::request::{Connect, Gated};
 use crate::http::respond;
 use crate::node::ready::Ready;
 use crate::node::tables::Tables;
+use crate::roles::bridge::{self, BRIDGE_PORT, BridgeRole, BridgeWork};
 use crate::roles::intermediary::Intermediary;
 use crate::roles::pieces::{Pieces, SidecarError};
 use crate::shutdown::StopSignals;
@@ -85,6 +90,12 @@ pub enum NodeError {
     /// The service beside this node cannot be used as given.
     #[error(transparent)]
     Sidecar(#[from] SidecarError),
+    /// No links can be made.
+    #[error("no links can be made")]
+    Links(#[from] OpenError),
+    /// The bridge ended by itself.
+    #[error("the bridge ended by itself")]
+    Bridge(#[from] BridgeError),
     /// The mesh could not be joined.
     #[error("the mesh cannot be joined")]
     Join(#[from] JoinError),
@@ -141,7 +152,7 @@ pub async fn run(config: NodeConfig) -> Result<Outcome, NodeError> {
     match failed {
         None => Ok(node.leave(&mut signals, config.drain_timeout).await),
         Some(error) => {
-            leaving::at_once(&node.mesh, &node.connections).await;
+            leaving::at_once(&node.mesh, &node.connections, node.bridge.as_ref()).await;
             Err(error)
         }
     }
@@ -150,6 +161,7 @@ pub async fn run(config: NodeConfig) -> Result<Outcome, NodeError> {
 struct Node {
     mesh: Mesh,
     connections: Connections,
+    bridge: Option<BridgeRole>,
     listens_at: SocketAddr,
     tasks: JoinSet<Ending>,
 }
@@ -159,7 +171,11 @@ impl Node {
         let descriptors = host::raise_descriptor_limit();
         debug!(descriptors, "descriptor limit");
         let metrics = telemetry::metrics();
-        let default_port = if config.roles.intermediary { INTERMEDIARY_PORT } else { PIECES_PORT };
+        let default_port = match config.roles {
+            Roles { intermediary: true, .. } => INTERMEDIARY_PORT,
+            Roles { bridge: true, .. } => BRIDGE_PORT,
+            _ => PIECES_PORT,
+        };
         let listener = listen::listen(config.listen, default_port)?;
         let listens_at = listener.local_addr()?;
         let identity = identity(config.state_dir.clone()).await?;
@@ -170,13 +186,29 @@ impl Node {
             false => None,
         };
         let catalogue = pieces.as_ref().and_then(|(pieces, _)| pieces.summary());
-        let (mesh, task) =
-            Mesh::join(mesh_config(config, name, listens_at, catalogue), identity, Arc::new(Tables))?;
+        let mut settings = mesh_config(config, name, listens_at, catalogue);
+        let bridge = match config.roles.bridge {
+            true => Some(link_up(config, &identity, &mut settings)?),
+            false => None,
+        };
+        let (mesh, task) = Mesh::join(settings, identity, Arc::new(Tables))?;
         let span = info_span!("node", id = %mesh.id().short());
         let mut tasks: JoinSet<Ending> = JoinSet::new();
+        let bridge = bridge.map(|(bridge, work)| {
+            let mesh = mesh.clone();
+            tasks.spawn(
+                async move { ("bridge", work.run(mesh).await.map_err(NodeError::from)) }
+                    .instrument(span.clone()),
+            );
+            bridge
+        });
         tasks.spawn(async move { ("mesh", task.await.map_err(NodeError::from)) }.instrument(span.clone()));
         let connections = Connections::new();
-        let api = Api::new(Arc::new(MeshSource(mesh.clone())), connections.clone(), metrics);
+        let api = Api::new(
+            Arc::new(NodeSource { mesh: mesh.clone(), bridge: bridge.clone() }),
+            connections.clone(),
+            metrics,
+        );
         tasks.spawn(tell(mesh.clone(), api.clone()).instrument(span.clone()));
         let upkeep = api.clone();
         tasks.spawn(async move {
@@ -219,7 +251,7 @@ impl Node {
         if let Some(loads) = loads {
             tasks.spawn(announce_load(mesh.clone(), loads));
         }
-        let app = Arc::new(NodeApp { mesh: mesh.clone(), api, pieces, intermediary });
+        let app = Arc::new(NodeApp { mesh: mesh.clone(), api, pieces, intermediary, bridge: bridge.clone() });
         let own = host::full_name();
         let hosts = HostRules::new(&config.allow_hosts, Some(&own));
         let (accepting, limits) = (connections.clone(), Limits::default());
@@ -230,7 +262,7 @@ impl Node {
             }
             .instrument(span),
         );
-        Ok(Self { mesh, connections, listens_at, tasks })
+        Ok(Self { mesh, connections, bridge, listens_at, tasks })
     }
 
     /// Says when the node is ready, and waits for the first part that ends by itself.
@@ -268,11 +300,11 @@ impl Node {
         tokio::select! {
             biased;
             () = signals.next() => {
-                let cut = leaving::at_once(&self.mesh, &self.connections).await;
+                let cut = leaving::at_once(&self.mesh, &self.connections, self.bridge.as_ref()).await;
                 warn!(cut, "left at once");
                 Outcome::LeftAtOnce
             }
-            left = leaving::in_order(&self.mesh, &self.connections, drain_timeout) => {
+            left = leaving::in_order(&self.mesh, &self.connections, self.bridge.as_ref(), drain_timeout) => {
                 info!(cut = left.cut, took = ?left.took, "left");
                 Outcome::Left
             }
@@ -312,6 +344,9 @@ fn mesh_config(
     if config.roles.intermediary {
         roles.push("intermediary".to_owned());
     }
+    if config.roles.bridge {
+        roles.push("bridge".to_owned());
+    }
     let mut advertise: Vec<IpAddr> = config.advertise.clone();
     if advertise.is_empty() && !listens_at.ip().is_unspecified() {
         // Nobody reaches us at another address than the one we listen on.
@@ -331,6 +366,21 @@ fn mesh_config(
         state_dir: config.state_dir.clone(),
         ..MeshConfig::default()
     }
+}
+
+/// The bridge's part of a node, and what the mesh has to know of it.
+fn link_up(
+    config: &NodeConfig,
+    identity: &Identity,
+    settings: &mut MeshConfig,
+) -> Result<(BridgeRole, BridgeWork), NodeError> {
+    let island = settings.island.get_or_insert_with(|| bridge::island_of(identity.id())).clone();
+    let tag = MeshTag::of(&settings.mesh);
+    let (role, work) = BridgeRole::open(&config.bridge, &island, identity, tag)?;
+    settings.outward = Some(role.outward());
+    let linked = config.bridge.links.iter().map(|link| link.key);
+    settings.foreign = linked.chain(config.bridge.allow.iter().copied()).collect();
+    Ok((role, work))
 }
 
 /// A node that was given no name takes another than those that other nodes of this host have: `box`, `box-2`, ...
@@ -402,35 +452,55 @@ fn log(event: &Event) {
 }
 
 /// The mesh as the API sees it.
-pub(crate) struct MeshSource(pub(crate) Mesh);
+pub(crate) struct NodeSource {
+    pub(crate) mesh: Mesh,
+    pub(crate) bridge: Option<BridgeRole>,
+}
 
-impl Source for MeshSource {
+impl Source for NodeSource {
+    fn far_records(&self, instance: u64, since: u64) -> BoxFuture<'_, Bytes> {
+        Box::pin(self.mesh.far_records(instance, since))
+    }
+
+    fn islands(&self) -> Islands {
+        self.mesh.islands().borrow().clone()
+    }
+
+    fn links(&self) -> BoxFuture<'_, Vec<LinkView>> {
+        Box::pin(async move {
+            match &self.bridge {
+                Some(bridge) => bridge.links(&self.mesh.island()).await,
+                None => Vec::new(),
+            }
+        })
+    }
+
     fn me(&self) -> Arc<Member> {
-        self.0.me()
+        self.mesh.me()
     }
 
     fn table(&self) -> &SharedTable {
-        self.0.table()
+        self.mesh.table()
     }
 
     fn is_complete(&self) -> bool {
-        self.0.is_complete()
+        self.mesh.is_complete()
     }
 
     fn may_ask(&self, asker: IpAddr) -> bool {
-        self.0.may_ask(asker)
+        self.mesh.may_ask(asker)
     }
 
     fn counts(&self) -> Counts {
-        self.0.counts()
+        self.mesh.counts()
     }
 
     fn records(&self) -> BoxFuture<'_, Bytes> {
-        Box::pin(self.0.records())
+        Box::pin(self.mesh.records())
     }
 
     fn proof(&self, nonce: &[u8; 16], dialled: SocketAddr) -> Vec<u8> {
-        self.0.proof(nonce, dialled)
+        self.mesh.proof(nonce, dialled)
     }
 }
 
@@ -451,9 +521,14 @@ struct NodeApp {
     api: Api,
     pieces: Option<Pieces>,
     intermediary: Option<Intermediary>,
+    bridge: Option<BridgeRole>,
 }
 
 impl App for NodeApp {
+    async fn connect(&self, request: Connect) -> Option<Result<Opened, Answer>> {
+        Some(self.bridge.as_ref()?.connect(&request).await)
+    }
+
     async fn answer(&self, request: Gated) -> Answer {
         if let Some(answer) = self.api.answer(&request).await {
             return answer;

@@ -331,10 +331,16 @@ pub struct Member {
 }
 
 impl Member {
-    /// Whether a request may be sent to it at all: alive or suspect, not draining, with an address.
+    /// Whether a request may be sent to it at all: alive or suspect, not draining, with an address here or a way to its
+    /// island.
     #[must_use]
     pub fn is_choosable(&self) -> bool {
-        !self.standing.is_gone() && !self.record.draining && !self.http_addresses.is_empty()
+        let is_reached = if self.far {
+            self.reachable && self.record.http_port != 0
+        } else {
+            !self.http_addresses.is_empty()
+        };
+        is_reached && !self.standing.is_gone() && !self.record.draining
     }
 
     /// Whether it announces this role.

@@ -138,7 +138,7 @@ pub struct Mesh {
 }
 
 /// Other islands by name.
-pub(crate) type Islands = Arc<BTreeMap<String, Arc<Island>>>;
+pub type Islands = Arc<BTreeMap<String, Arc<Island>>>;
 
 #[derive(Debug)]
 pub(crate) struct Shared {

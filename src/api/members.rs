@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use isle_mesh::member::Member;
+use isle_mesh::mesh::Islands;
 
 use crate::api::view::{IslandView, MemberView, MembersPage, SelfView};
 
 /// The whole table as of `now`. O(n log n).
 #[must_use]
-pub fn page(me: &Member, mut members: Vec<Arc<Member>>, now: Instant) -> MembersPage {
+pub fn page(me: &Member, mut members: Vec<Arc<Member>>, others: &Islands, now: Instant) -> MembersPage {
     members.sort_by(|a, b| a.record.name.cmp(&b.record.name).then(a.id.cmp(&b.id)));
     MembersPage {
         me: SelfView {
@@ -18,27 +19,30 @@ pub fn page(me: &Member, mut members: Vec<Arc<Member>>, now: Instant) -> Members
             name: me.record.name.clone(),
             island: me.record.island.clone(),
         },
-        islands: islands(&me.record.island, &members),
+        islands: islands(&me.record.island, &members, others),
         members: members.iter().map(|member| MemberView::of(member, now)).collect(),
     }
 }
 
-/// Islands that members count themselves to. Those of other islands are reached through a bridge, of which
-/// this node knows no more yet than that its members are reachable.
-fn islands(own: &str, members: &[Arc<Member>]) -> Vec<IslandView> {
-    let mut found: BTreeMap<&str, (usize, bool)> = BTreeMap::from([(own, (0, true))]);
+/// Islands that members count themselves to, and those that bridges have ways to.
+fn islands(own: &str, members: &[Arc<Member>], others: &Islands) -> Vec<IslandView> {
+    let mut found: BTreeMap<&str, usize> = others.keys().map(|name| (name.as_str(), 0)).collect();
+    found.insert(own, 0);
     for member in members {
-        let (count, reachable) = found.entry(&member.record.island).or_default();
-        *count += usize::from(!member.standing.is_gone());
-        *reachable |= !member.standing.is_gone() && member.reachable;
+        *found.entry(&member.record.island).or_default() += usize::from(!member.standing.is_gone());
     }
     let mut islands: Vec<_> = found
         .into_iter()
-        .map(|(name, (members, reachable))| IslandView {
-            name: name.to_owned(),
-            reachable,
-            members,
-            path: if name == own { vec![own.to_owned()] } else { vec![own.to_owned(), name.to_owned()] },
+        .map(|(name, members)| {
+            let other = others.get(name);
+            let way = other.and_then(|island| island.ways.first());
+            let path = way.map(|way| way.reach.path.islands()).unwrap_or_default();
+            IslandView {
+                name: name.to_owned(),
+                reachable: name == own || other.is_some_and(|island| island.reachable),
+                members,
+                path: std::iter::once(own.to_owned()).chain(path.iter().cloned()).collect(),
+            }
         })
         .collect();
     islands.sort_by_key(|island| island.name != own);
@@ -169,7 +173,7 @@ pub(crate) mod tests {
     fn the_page_has_the_form_of_the_contract() {
         let me = member(9, "hub", Standing::Alive);
         let left = member(1, "p1", Standing::Left);
-        let page = page(&me, vec![left, me.clone()], me.since);
+        let page = page(&me, vec![left, me.clone()], &Islands::default(), me.since);
         let json = serde_json::to_value(&page).unwrap();
         assert_eq!(json["self"]["name"], "hub");
         assert_eq!(

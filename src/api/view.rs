@@ -106,7 +106,7 @@ pub struct LinkView {
     pub ends: [String; 2],
     /// Their islands, in the same order.
     pub islands: [String; 2],
-    /// `up`, `dialling`, `refused` or `down`.
+    /// `up`, `greeting`, `calling`, `waiting` (for the other side to call) or `refused`.
     pub state: String,
     /// Measured round trip.
     pub round_trip_ms: Option<u64>,
@@ -124,6 +124,13 @@ pub struct LinkView {
 pub struct MemberEvent {
     /// The member after the change.
     pub member: MemberView,
+}
+
+/// Data of an event about another island.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct IslandEvent {
+    /// Its name.
+    pub island: String,
 }
 
 /// Body of `GET /readyz?verbose`.
@@ -169,7 +176,8 @@ impl MemberView {
             reachable: member.reachable,
             address: dialled.or(shown).map(|ip| ip.to_string()),
             port: record.http_port,
-            load: Some(LoadView { in_flight: member.load.in_flight, capacity: member.load.capacity }),
+            load: (!member.far)
+                .then_some(LoadView { in_flight: member.load.in_flight, capacity: member.load.capacity }),
             figures: record.catalogue.map(|catalogue| catalogue.entries),
             heard_ms: member.heard.map(|heard| millis(now.saturating_duration_since(heard))),
             version: record.version.clone(),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
-use crate::cli::flags::Flags;
+use crate::cli::flags::{CLIENTS, Flags, LINKS, PIECES};
 
 /// What `isle` alone says.
 pub const FIRST_STEPS: &str = "\
@@ -76,18 +76,24 @@ pub enum Command {
     #[command(before_help = "Examples:\n  \
         isle up                   serve the built-in figures and take requests on port 5235\n  \
         isle up --name kitchen --figures ./toys --figures builtin")]
-    Up(Flags<true, true>),
+    Up(Flags<{ PIECES | CLIENTS }>),
     /// Run a piece server
     #[command(before_help = "Examples:\n  \
         isle pieces                                   the built-in figures, on port 1233\n  \
         isle pieces --figures ./toys --only cat,dog   two of those in a folder\n  \
         isle pieces --upstream http://127.0.0.1:8080 --offers status,report")]
-    Pieces(Flags<true, false>),
+    Pieces(Flags<PIECES>),
     /// Run an intermediary: takes clients' requests and forwards them to whoever can answer
     #[command(before_help = "Examples:\n  \
         isle intermediary                             on port 5235\n  \
         isle intermediary --max-in-flight 64 --shed redirect")]
-    Intermediary(Flags<false, true>),
+    Intermediary(Flags<CLIENTS>),
+    /// Run a bridge: joins this island with others, over UDP port 5236
+    #[command(before_help = "Examples:\n  \
+        isle bridge --link KEY@gate.example.org:5236   call the bridge with this key there\n  \
+        isle bridge --allow KEY                        let the bridge with this key call\n  \
+        isle key                                       what the other side needs to know of this one")]
+    Bridge(Flags<LINKS>),
     /// Fetch figures
     #[command(before_help = "Examples:\n  \
         isle get giraffe          as a table\n  \
@@ -266,7 +272,7 @@ pub struct Config {
     pub json: bool,
     /// What would be said to `isle up`.
     #[command(flatten)]
-    pub flags: Flags<true, true>,
+    pub flags: Flags<{ PIECES | CLIENTS | LINKS }>,
 }
 
 /// `isle key`.

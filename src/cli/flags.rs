@@ -6,15 +6,23 @@ use std::path::PathBuf;
 use clap::builder::ValueParser;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, ValueHint};
 
+use crate::config::Roles;
 use crate::config::layer::{self, Given, Layer, Origin};
 use crate::config::setting::{Form, Part, SETTINGS, Setting, Unset};
 
 const CONFIG: &str = "config";
 const TETHER: &str = "tether";
 
-/// The flags of a node that may hold figures (`PIECES`) and may take clients' requests (`CLIENTS`).
+/// A node that holds figures.
+pub const PIECES: u8 = 1;
+/// A node that takes clients' requests.
+pub const CLIENTS: u8 = 2;
+/// A node that links islands.
+pub const LINKS: u8 = 4;
+
+/// The flags of a node that does all of this.
 #[derive(Clone, Debug, Default)]
-pub struct Flags<const PIECES: bool, const CLIENTS: bool> {
+pub struct Flags<const ROLES: u8> {
     /// What they say.
     pub layer: Layer,
     /// `--config`.
@@ -23,17 +31,22 @@ pub struct Flags<const PIECES: bool, const CLIENTS: bool> {
     pub tether: bool,
 }
 
-impl<const PIECES: bool, const CLIENTS: bool> Flags<PIECES, CLIENTS> {
+impl<const ROLES: u8> Flags<ROLES> {
+    /// What such a node does.
+    pub const ROLES: Roles =
+        Roles { pieces: ROLES & PIECES != 0, intermediary: ROLES & CLIENTS != 0, bridge: ROLES & LINKS != 0 };
+
     fn settings() -> impl Iterator<Item = &'static Setting> {
         SETTINGS.iter().filter(|setting| match setting.part {
             Part::Node => true,
-            Part::Pieces => PIECES,
-            Part::Intermediary => CLIENTS,
+            Part::Pieces => Self::ROLES.pieces,
+            Part::Intermediary => Self::ROLES.intermediary,
+            Part::Bridge => Self::ROLES.bridge,
         })
     }
 }
 
-impl<const PIECES: bool, const CLIENTS: bool> Args for Flags<PIECES, CLIENTS> {
+impl<const ROLES: u8> Args for Flags<ROLES> {
     fn augment_args(command: Command) -> Command {
         let file = Arg::new(CONFIG)
             .long(CONFIG)
@@ -51,7 +64,7 @@ impl<const PIECES: bool, const CLIENTS: bool> Args for Flags<PIECES, CLIENTS> {
     }
 }
 
-impl<const PIECES: bool, const CLIENTS: bool> FromArgMatches for Flags<PIECES, CLIENTS> {
+impl<const ROLES: u8> FromArgMatches for Flags<ROLES> {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let mut layer = Layer::new();
         for setting in Self::settings() {
@@ -117,6 +130,7 @@ fn heading(part: Part) -> &'static str {
         Part::Node => "Options of every node",
         Part::Pieces => "Figures",
         Part::Intermediary => "Requests",
+        Part::Bridge => "Links",
     }
 }
 
@@ -124,8 +138,8 @@ fn heading(part: Part) -> &'static str {
 mod tests {
     use super::*;
 
-    fn parsed(arguments: &[&str]) -> Flags<true, true> {
-        let command = Flags::<true, true>::augment_args(Command::new("up"));
+    fn parsed(arguments: &[&str]) -> Flags<{ PIECES | CLIENTS }> {
+        let command = Flags::<{ PIECES | CLIENTS }>::augment_args(Command::new("up"));
         let matches = command.try_get_matches_from([&["up"], arguments].concat()).unwrap();
         Flags::from_arg_matches(&matches).unwrap()
     }
@@ -150,9 +164,9 @@ mod tests {
         let names = |command: Command| -> Vec<String> {
             command.get_arguments().map(|arg| arg.get_id().to_string()).collect()
         };
-        let pieces = names(Flags::<true, false>::augment_args(Command::new("pieces")));
+        let pieces = names(Flags::<PIECES>::augment_args(Command::new("pieces")));
         assert!(pieces.contains(&"figures".to_owned()) && !pieces.contains(&"shed".to_owned()));
-        let both = names(Flags::<true, true>::augment_args(Command::new("up")));
-        assert_eq!(both.len(), SETTINGS.len() + 2);
+        let all = names(Flags::<{ PIECES | CLIENTS | LINKS }>::augment_args(Command::new("all")));
+        assert_eq!(all.len(), SETTINGS.len() + 2);
     }
 }

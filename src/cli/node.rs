@@ -1,4 +1,4 @@
-//! `isle up`, `isle pieces`, `isle intermediary`: settings, then the node until it has left.
+//! `isle up`, `isle pieces`, `isle intermediary`, `isle bridge`: settings, then the node until it has left.
 
 use std::io::{self, Read};
 use std::process::exit;
@@ -8,7 +8,6 @@ use tokio::runtime;
 
 use crate::cli::failure::{Exit, Failure};
 use crate::cli::flags::Flags;
-use crate::config::Roles;
 use crate::config::load::Settings;
 use crate::node::{self, NodeError, Outcome};
 use crate::telemetry;
@@ -17,13 +16,12 @@ use crate::telemetry;
 ///
 /// # Errors
 /// The settings mean nothing, the node cannot start, or it ended by itself.
-pub fn run<const PIECES: bool, const CLIENTS: bool>(flags: Flags<PIECES, CLIENTS>) -> Result<Exit, Failure> {
+pub fn run<const ROLES: u8>(flags: Flags<ROLES>) -> Result<Exit, Failure> {
     let usage = |error: &dyn std::error::Error| {
         Failure::of(Exit::Usage, error).advise("see what can be set with: isle config")
     };
-    let roles = Roles { pieces: PIECES, intermediary: CLIENTS };
     let settings = Settings::load(flags.layer, flags.file).map_err(|error| usage(&error))?;
-    let config = settings.node(roles).map_err(|error| usage(&error))?;
+    let config = settings.node(Flags::<ROLES>::ROLES).map_err(|error| usage(&error))?;
     let verbosity = settings.verbosity().map_err(|error| usage(&error))?;
     telemetry::log(config.log_json, verbosity);
     if flags.tether {

@@ -57,7 +57,7 @@ struct Effective {
 pub fn config(config: Config, screen: Screen) -> Result<Exit, Failure> {
     let usage = |error: &dyn std::error::Error| Failure::of(Exit::Usage, error);
     let settings = Settings::load(config.flags.layer, config.flags.file).map_err(|error| usage(&error))?;
-    settings.node(Roles { pieces: true, intermediary: true }).map_err(|error| usage(&error))?;
+    settings.node(Roles { pieces: true, intermediary: true, bridge: true }).map_err(|error| usage(&error))?;
     settings.verbosity().map_err(|error| usage(&error))?;
     if config.json {
         let all: Vec<_> = settings

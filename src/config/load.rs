@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::config::layer::{self, Given, Layer, LayerError, Origin};
 use crate::config::setting::{Form, SETTINGS, Setting, Unset};
 use crate::config::value::{self, Wanted};
-use crate::config::{IntermediaryConfig, NodeConfig, PiecesConfig, Roles};
+use crate::config::{BridgeConfig, IntermediaryConfig, NodeConfig, PiecesConfig, Roles};
 use crate::figures::FigureName;
 use crate::figures::text::visible;
 use crate::telemetry::Verbosity;
@@ -133,7 +133,8 @@ impl Settings {
             interfaces: self.many("interface", value::interface)?,
             seeds: self.many("seed", value::seed)?,
             allow_hosts: self.many("allow-host", value::host)?,
-            state_dir: self.state_dir(),
+            // The key of a bridge is pinned by others, so it has to be kept.
+            state_dir: self.state_dir().or_else(|| roles.bridge.then(default_state_dir)?),
             drain_timeout: self.required("drain-timeout", |text| {
                 value::time(text, Duration::ZERO, 24 * hour, "a length of time from 0s to 24h, such as 1m30s")
             })?,
@@ -157,6 +158,11 @@ impl Settings {
                     value::time(text, Duration::ZERO, hour, "a length of time from 0s to 1h, such as 2s")
                 })?,
                 shed: self.required("shed", value::shed)?,
+            },
+            bridge: BridgeConfig {
+                links: self.many("link", value::link)?,
+                allow: self.many("allow", value::key)?.into_iter().collect(),
+                quic: self.one("quic", value::listen)?,
             },
         })
     }
@@ -251,7 +257,7 @@ mod tests {
     use super::*;
     use crate::config::Shed;
 
-    const BOTH: Roles = Roles { pieces: true, intermediary: true };
+    const BOTH: Roles = Roles { pieces: true, intermediary: true, bridge: false };
 
     fn layer(origin: &Origin, said: &[(&'static str, &[&str])]) -> Layer {
         said.iter()

@@ -10,6 +10,8 @@ pub enum Part {
     Pieces,
     /// Nodes that take clients' requests.
     Intermediary,
+    /// Nodes that link islands.
+    Bridge,
 }
 
 /// How many values a setting takes.
@@ -87,7 +89,7 @@ const fn many(
     Setting { name, short: None, part, form: Form::Many, value, unset: Unset::Means(none), help }
 }
 
-use Part::{Intermediary, Node, Pieces};
+use Part::{Bridge, Intermediary, Node, Pieces};
 use Unset::{Means, Value};
 
 /// All settings, in the order of help.
@@ -144,6 +146,22 @@ pub const SETTINGS: &[Setting] = &[
         "What a full node does with a request: 'forward' it to a peer and its answer back, 'redirect' the client \
          there (307), or 'refuse' (503)",
     ),
+    many(
+        Bridge,
+        "link",
+        "KEY@HOST:PORT",
+        "none",
+        "Bridges of other islands to call, for ever; a name is looked up anew at each try. What 'isle key' prints there \
+         is KEY; PORT is UDP",
+    ),
+    many(Bridge, "allow", "KEY", "those of --link", "Bridges of other islands that may call this one"),
+    one(
+        Bridge,
+        "quic",
+        "IP:PORT",
+        Means("all addresses, UDP port 5236"),
+        "Where links are accepted and made from; only one side of a link needs to be reached from outside",
+    ),
     one(
         Node,
         "name",
@@ -155,7 +173,7 @@ pub const SETTINGS: &[Setting] = &[
         Node,
         "listen",
         "IP:PORT",
-        Means("all addresses, IPv6 and IPv4; TCP port 1233 for pieces, 5235 otherwise"),
+        Means("all addresses, IPv6 and IPv4; TCP port 1233 for pieces, 5236 for a bridge, 5235 otherwise"),
         "Where HTTP is served; port 0 takes any free one",
     ),
     many(
@@ -205,7 +223,7 @@ pub const SETTINGS: &[Setting] = &[
         Node,
         "state-dir",
         "DIR",
-        Means("none: a fresh key each start"),
+        Means("none: a fresh key each start; a bridge keeps its own in ~/.local/state/isle/bridge"),
         "Keep the key here, so that this node is the same one after a restart. Not to be shared by running nodes",
     ),
     one(

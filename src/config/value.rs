@@ -6,6 +6,9 @@ use std::time::Duration;
 use isle_mesh::wire::text::is_label;
 use jiff::SignedDuration;
 
+use island_bridge::bridge::Target;
+use isle_mesh::member::MemberId;
+
 use crate::config::Shed;
 
 /// Why a text is no such value: what it should have been, with an example.
@@ -31,6 +34,22 @@ pub fn label(text: &str) -> Result<String, Wanted> {
 /// Anything else, host names too: which of its addresses would it be?
 pub fn listen(text: &str) -> Result<SocketAddr, Wanted> {
     text.parse().map_err(|_| Wanted("IP:PORT, such as 0.0.0.0:1233 or [::1]:0"))
+}
+
+/// `KEY@HOST:PORT`.
+///
+/// # Errors
+/// Anything else.
+pub fn link(text: &str) -> Result<Target, Wanted> {
+    text.parse().map_err(|_| Wanted("KEY@HOST:PORT, with the KEY that 'isle key' prints on the other side"))
+}
+
+/// A public key.
+///
+/// # Errors
+/// Anything else.
+pub fn key(text: &str) -> Result<MemberId, Wanted> {
+    text.parse().map_err(|_| Wanted("a key: 52 characters of a-z and 2-7, as 'isle key' prints it"))
 }
 
 /// An address that others can dial.

@@ -93,6 +93,7 @@ impl From<Denied> for Problem {
     fn from(denied: Denied) -> Self {
         let (status, reason, title) = match denied {
             Denied::NotOnLink => (StatusCode::FORBIDDEN, "not-on-link", "for nodes of this network only"),
+            Denied::BadSince => (StatusCode::BAD_REQUEST, "bad-since", "malformed instance or since"),
             Denied::BadNonce => (StatusCode::BAD_REQUEST, "bad-nonce", "malformed nonce"),
         };
         Self::new(status, reason, title, denied.to_string()).advise("for the table as JSON see GET /members")

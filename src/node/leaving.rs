@@ -3,7 +3,8 @@
 //! 1. Announce *draining*: nobody chooses us any more. Event streams end.
 //! 2. Go on accepting for a grace, every answer saying `Connection: close`; new requests go to peers.
 //! 3. Empty the accept queue, close the listener and idle connections, finish what is in flight.
-//! 4. Say farewell.
+//! 4. A bridge waits for those who leave with it, and for the tunnels it carries.
+//! 5. Say farewell; a bridge then says goodbye on its links, over which the farewell has gone.
 //!
 //! Source: DESIGN, "Leaving".
 
@@ -15,6 +16,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::{info, warn};
 
 use crate::http::connections::Connections;
+use crate::roles::bridge::BridgeRole;
 
 /// Requests that were sent before others heard that we drain arrive within this: one round on a LAN for
 /// the announcement's first copies (0, 15, 40 ms), and what was on its way by then.
@@ -34,7 +36,12 @@ pub struct Left {
 /// Leaves in order. `drain_timeout` bounds the wait for requests in flight. To be dropped for leaving at once: see [`at_once`].
 ///
 /// Not cancel safe as a whole, but every step may be repeated: dropping it and calling [`at_once`] is right at any time.
-pub async fn in_order(mesh: &Mesh, connections: &Connections, drain_timeout: Duration) -> Left {
+pub async fn in_order(
+    mesh: &Mesh,
+    connections: &Connections,
+    bridge: Option<&BridgeRole>,
+    drain_timeout: Duration,
+) -> Left {
     let started = Instant::now();
     mesh.drain().await;
     connections.start_closing();
@@ -51,13 +58,23 @@ pub async fn in_order(mesh: &Mesh, connections: &Connections, drain_timeout: Dur
             cut
         }
     };
-    mesh.leave(LeaveReason::Stopped).await;
+    if let Some(bridge) = bridge {
+        bridge.linger(mesh, drain_timeout.saturating_sub(started.elapsed())).await;
+    }
+    say_farewell(mesh, bridge).await;
     Left { cut, took: started.elapsed() }
 }
 
 /// Says farewell and cuts everything. Returns how many requests that breaks off.
-pub async fn at_once(mesh: &Mesh, connections: &Connections) -> usize {
+pub async fn at_once(mesh: &Mesh, connections: &Connections, bridge: Option<&BridgeRole>) -> usize {
     let cut = connections.abort();
-    mesh.leave(LeaveReason::Stopped).await;
+    say_farewell(mesh, bridge).await;
     cut
+}
+
+async fn say_farewell(mesh: &Mesh, bridge: Option<&BridgeRole>) {
+    mesh.leave(LeaveReason::Stopped).await;
+    if let Some(bridge) = bridge {
+        bridge.leave().await;
+    }
 }

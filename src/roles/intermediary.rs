@@ -8,11 +8,13 @@
 //! | `negotiate` | JSON, text or a page |
 //! | `retry` | how many second tries there may be |
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use http::StatusCode;
 use isle_mesh::event::EventKind;
+use isle_mesh::island::Island;
 use isle_mesh::member::Load;
 use isle_mesh::mesh::{Ended, Mesh};
 use tokio::sync::watch;
@@ -55,6 +57,7 @@ pub struct Intermediary {
 #[derive(Debug)]
 struct Shared {
     mesh: Mesh,
+    islands: watch::Receiver<Arc<BTreeMap<String, Arc<Island>>>>,
     config: IntermediaryConfig,
     index: Index,
     upstreams: Upstreams,
@@ -90,6 +93,7 @@ impl Intermediary {
         let (index, task) = index(mesh.clone(), upstreams.clone(), endpoints.clone());
         let shared = Arc::new(Shared {
             admission: Admission::new(config.max_in_flight),
+            islands: mesh.islands(),
             mesh,
             config,
             index,

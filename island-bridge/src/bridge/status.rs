@@ -31,6 +31,8 @@ pub struct LinkStatus {
     pub island: Option<String>,
     /// What the link does.
     pub state: State,
+    /// For how long it has been up, or has not.
+    pub since: Duration,
     /// Why it was last refused, since it was last up.
     pub refused: Option<Refused>,
     /// Why it is not up, in words, since it was last up.

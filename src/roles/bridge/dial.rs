@@ -3,7 +3,11 @@
 //! A caller on another island cannot tell whom we have connected it with, so the member's signature over the caller's nonce
 //! goes back to it. We look at it, too: nothing is passed on to whoever cannot give it.
 
+use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,6 +19,7 @@ use island_bridge::frame::tunnel::TunnelFailure;
 use isle_mesh::member::{Member, MemberId};
 use isle_mesh::mesh::Mesh;
 use isle_mesh::proof::{self, PROOF_BYTES_MAX};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tracing::debug;
@@ -36,8 +41,61 @@ pub(super) struct Proven {
     pub(super) dialled: SocketAddr,
 }
 
-/// The member of our own island with this key, if it announced this port.
-pub(super) fn announced(mesh: &Mesh, target: &MemberId, port: u16) -> Result<std::sync::Arc<Member>, TunnelFailure> {
+/// A TCP connection at one end of a tunnel. Dropped before it was shut down it is reset, so that nobody takes half of an
+/// answer for the whole.
+#[derive(Debug)]
+pub(super) struct Carried {
+    stream: TcpStream,
+    is_shut: bool,
+}
+
+impl Carried {
+    pub(super) fn new(stream: TcpStream) -> Self {
+        Self { stream, is_shut: false }
+    }
+}
+
+impl AsyncRead for Carried {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Carried {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let shut = Pin::new(&mut self.stream).poll_shutdown(context);
+        self.is_shut |= matches!(shut, Poll::Ready(Ok(())));
+        shut
+    }
+}
+
+impl Drop for Carried {
+    fn drop(&mut self) {
+        if !self.is_shut {
+            // Best effort: without it the other side sees an orderly end.
+            let _ = socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+        }
+    }
+}
+
+/// The member with this key, if it announced this port.
+pub(super) fn announced(mesh: &Mesh, target: &MemberId, port: u16) -> Result<Arc<Member>, TunnelFailure> {
     let member = mesh.table().get(target).ok_or(TunnelFailure::Forbidden)?;
     match member.record.http_port == port && port != 0 && !member.standing.is_gone() {
         true => Ok(member),
@@ -69,7 +127,8 @@ async fn dial_at(
     at: SocketAddr,
     nonce: &[u8; 16],
 ) -> Result<Proven, TunnelFailure> {
-    let stream = timeout(CONNECT_TIMEOUT, TcpStream::connect(at)).await.map_err(|_| TunnelFailure::Timeout)?;
+    let stream =
+        timeout(CONNECT_TIMEOUT, TcpStream::connect(at)).await.map_err(|_| TunnelFailure::Timeout)?;
     let stream = stream.map_err(|_| TunnelFailure::ConnectionRefused)?;
     stream.set_nodelay(true).map_err(|_| TunnelFailure::ConnectionRefused)?;
     let asked = timeout(PROOF_TIMEOUT, ask(stream, at, nonce)).await.map_err(|_| TunnelFailure::Timeout)?;
@@ -88,8 +147,7 @@ async fn dial_at(
 
 /// `GET /mesh/proof` on a connection that goes on to be used; `None` if what came is no proof.
 async fn ask(stream: TcpStream, at: SocketAddr, nonce: &[u8; 16]) -> Option<(TcpStream, Bytes)> {
-    let (mut sender, connection) =
-        http1::handshake::<_, Empty<Bytes>>(TokioIo::new(stream)).await.ok()?;
+    let (mut sender, connection) = http1::handshake::<_, Empty<Bytes>>(TokioIo::new(stream)).await.ok()?;
     let nonce = data_encoding::HEXLOWER.encode(nonce);
     let request = Request::get(format!("/mesh/proof?nonce={nonce}"))
         .header(header::HOST, host_of(at))

@@ -182,7 +182,7 @@ impl Shared {
 
     fn candidates(&self, share: &ShareHolders, tried: &[MemberId]) -> Vec<Candidate> {
         let untried = share.holders.iter().filter(|id| !tried.contains(id));
-        untried.filter_map(|id| self.choosable(id)).map(|member| candidate(&member)).collect()
+        untried.filter_map(|id| self.choosable(id)).map(|member| self.candidate(&member)).collect()
     }
 
     /// One share, from one of its holders.
@@ -480,8 +480,24 @@ impl Drop for Measured<'_> {
     }
 }
 
-/// A member as routing sees it.
-pub(super) fn candidate(member: &Member) -> Candidate {
+impl Shared {
+    /// A member as routing sees it.
+    pub(super) fn candidate(&self, member: &Member) -> Candidate {
+        Candidate { way: self.way_to(member), ..candidate(member) }
+    }
+
+    /// What the way to a member of another island costs.
+    fn way_to(&self, member: &Member) -> Option<Duration> {
+        let way = || {
+            let islands = self.islands.borrow();
+            Some(islands.get(&member.record.island)?.ways.first()?.reach.cost)
+        };
+        member.far.then(|| way().unwrap_or(Duration::MAX))
+    }
+}
+
+/// The same for a member of our own island.
+fn candidate(member: &Member) -> Candidate {
     let doubted = member.standing != Standing::Alive || !(member.reachable || member.is_self);
     let Load { in_flight, capacity } = member.load;
     let full = capacity > 0 && in_flight >= capacity;

@@ -8,7 +8,7 @@ use futures_util::stream;
 use http::StatusCode;
 use isle_mesh::member::{Member, Standing};
 
-use super::assemble::{Failure, candidate};
+use super::assemble::Failure;
 use super::{Shared, lock};
 use crate::api::figures::{CandidateView, FigureRow, RouteView};
 use crate::figures::figure::Hash;
@@ -132,7 +132,8 @@ impl Shared {
         let routes = lock(&self.routes);
         let able = members.iter().filter(|member| member.is_choosable() && !routes.is_out(&member.id, now));
         let preferred = able
-            .map(|member| (candidate(member).last, routes.cost(&candidate(member), now), member.id))
+            .map(|member| self.candidate(member))
+            .map(|candidate| ((candidate.last, candidate.way), routes.cost(&candidate, now), candidate.id))
             .min_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)).then(a.2.cmp(&b.2)))
             .map(|(_, _, id)| id);
         let mut views: Vec<CandidateView> = members

@@ -27,14 +27,22 @@ enum Call {
 }
 
 /// What is remembered of a key that may link.
-#[derive(Default)]
 pub(super) struct Known {
+    /// When its link went up or down.
+    pub(super) since: Instant,
     /// How far its journal was read.
     cursor: Option<Cursor>,
     pub(super) addr: Option<SocketAddr>,
     pub(super) island: Option<String>,
     pub(super) refused: Option<Refused>,
     pub(super) trouble: Option<String>,
+}
+
+impl Default for Known {
+    fn default() -> Self {
+        let (cursor, addr, island, refused, trouble) = Default::default();
+        Self { since: Instant::now(), cursor, addr, island, refused, trouble }
+    }
 }
 
 /// A link that has a connection.
@@ -256,6 +264,7 @@ impl Hub {
         if let Some(known) = self.known.get_mut(&peer) {
             known.addr = Some(live.connection.remote_addr());
             known.island = Some(greeting.island.clone());
+            known.since = now;
             (known.refused, known.trouble) = (None, None);
         }
         // Nobody may be listening.
@@ -278,6 +287,9 @@ impl Hub {
     pub(super) fn down(&mut self, now: Instant, peer: MemberId, reason: EndReason, cursor: Option<Cursor>) {
         let Some(live) = self.links.remove(&peer) else { return };
         if let Some(known) = self.known.get_mut(&peer) {
+            if live.greeting.is_some() {
+                known.since = now;
+            }
             known.cursor = cursor.or(known.cursor);
             known.trouble = Some(report::chain(&reason));
         }

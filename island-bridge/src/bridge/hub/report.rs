@@ -34,6 +34,7 @@ impl Hub {
                 .map(|greeting| greeting.island.clone())
                 .or_else(|| of_known(|known| known.island.clone())),
             state,
+            since: known.map(|known| known.since.elapsed()).unwrap_or_default(),
             refused: known.and_then(|known| known.refused),
             trouble: of_known(|known| known.trouble.clone()),
             round_trip: shown.round_trip,

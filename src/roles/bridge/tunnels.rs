@@ -1,0 +1,179 @@
+//! Tunnels: for members of our island, who ask by CONNECT, and for those of others, whose come over links.
+
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use http::{HeaderMap, StatusCode};
+use island_bridge::bridge::Bridge;
+use island_bridge::frame::tunnel::{Opened as FarEnd, TunnelFailure};
+use island_bridge::tunnel::{BoxFuture, Dial, Dialled, Open, along};
+use isle_mesh::member::{Member, MemberId};
+use isle_mesh::mesh::Mesh;
+use isle_mesh::path::Path;
+
+use super::dial::{self, Proven};
+use crate::endpoint::Endpoints;
+use crate::http::accept::Opened;
+use crate::http::body::Answer;
+use crate::http::problem::Problem;
+use crate::http::request::Connect;
+use crate::upstream::Upstreams;
+use crate::upstream::passage;
+use crate::upstream::place::{Passage, Place};
+
+/// Another bridge that has to prove its key first gets this long for it.
+const PROOF_WAIT: Duration = Duration::from_secs(1);
+
+/// Opens tunnels. Knows the mesh once that is joined.
+#[derive(Default)]
+pub(super) struct Tunnels {
+    parts: OnceLock<Parts>,
+}
+
+#[derive(Clone)]
+struct Parts {
+    mesh: Mesh,
+    bridge: Bridge,
+    upstreams: Upstreams,
+    endpoints: Arc<Endpoints>,
+}
+
+impl std::fmt::Debug for Tunnels {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Tunnels")
+    }
+}
+
+impl Tunnels {
+    pub(super) fn attach(&self, mesh: Mesh, bridge: Bridge) {
+        let parts = Parts { mesh, bridge, upstreams: Upstreams::default(), endpoints: Arc::default() };
+        // It is attached once, when it begins to run.
+        let _ = self.parts.set(parts);
+    }
+
+    /// CONNECT.
+    pub(super) async fn connect(&self, request: &Connect) -> Result<Opened, Box<Answer>> {
+        let answer = |problem: Problem| Box::new(problem.into_answer());
+        let parts = self.parts.get().ok_or_else(|| answer(starting()))?;
+        if !parts.mesh.may_ask(request.peer.ip()) {
+            return Err(answer(not_on_link()));
+        }
+        let dialled = parts.connect(request).await.map_err(|failure| answer(problem(failure, request)))?;
+        let mut headers = HeaderMap::new();
+        passage::put_proof(&mut headers, dialled.opened.dialled, &dialled.opened.proof);
+        Ok(Opened { far: Box::new(dialled.io), headers })
+    }
+}
+
+impl Parts {
+    async fn connect(&self, request: &Connect) -> Result<Dialled, TunnelFailure> {
+        let (target, port) = request.target.rsplit_once(':').ok_or(TunnelFailure::Forbidden)?;
+        let target: MemberId = target.parse().map_err(|_| TunnelFailure::Forbidden)?;
+        let port = port.parse().map_err(|_| TunnelFailure::Forbidden)?;
+        let nonce = request.nonce.unwrap_or_else(rand::random);
+        let member = dial::announced(&self.mesh, &target, port)?;
+        if !member.far {
+            return self.member(&member, &nonce).await;
+        }
+        let islands = match request.islands.as_slice() {
+            [] => self.way(&member).ok_or(TunnelFailure::NoRoute)?,
+            chosen => Path::new(chosen.to_vec()).map_err(|_| TunnelFailure::Forbidden)?.islands().to_vec(),
+        };
+        self.bridge.tunnel(along(&islands, target, port, nonce)).await
+    }
+
+    /// The islands on the best way of our own links to a member's island.
+    fn way(&self, member: &Member) -> Option<Vec<String>> {
+        let islands = self.mesh.islands();
+        let islands = islands.borrow();
+        let island = islands.get(&member.record.island)?;
+        let own = island.ways.iter().find(|way| way.bridge == self.mesh.id())?;
+        Some(own.reach.path.islands().to_vec())
+    }
+
+    async fn member(&self, member: &Member, nonce: &[u8; 16]) -> Result<Dialled, TunnelFailure> {
+        let Proven { stream, proof, dialled } = dial::dial(&self.mesh, member, nonce).await?;
+        Ok(Dialled { io: Box::new(dial::Carried::new(stream)), opened: FarEnd { dialled, proof } })
+    }
+
+    /// Asks another bridge of our own island to take a tunnel on.
+    async fn through(&self, bridge: MemberId, open: Open) -> Result<Dialled, TunnelFailure> {
+        let other = self.mesh.table().get(&bridge).filter(|member| !member.far && member.is_choosable());
+        let other = other.ok_or(TunnelFailure::NoRoute)?;
+        let deadline = Instant::now() + PROOF_WAIT;
+        let at = self.endpoints.of(&self.mesh, &self.upstreams, &other, deadline).await;
+        let at = at.ok().and_then(|at| at.direct()).ok_or(TunnelFailure::NoRoute)?;
+        let passage = Passage {
+            bridge: at,
+            mesh: self.mesh.tag(),
+            member: open.target,
+            epoch: other.stamp.epoch,
+            port: open.port,
+        };
+        let islands: Vec<String> = open.hops.into_iter().map(|hop| hop.island).collect();
+        let asked = passage::ask(passage, &open.nonce, &islands).await;
+        let (stream, headers) = asked.map_err(|error| {
+            self.endpoints.forget(&other, Place::Direct(at));
+            tracing::debug!(%error, "another bridge does not take a tunnel on");
+            TunnelFailure::NoRoute
+        })?;
+        let (dialled, proof) = passage::proof_in(&headers).ok_or(TunnelFailure::NotProven)?;
+        let opened = FarEnd { dialled, proof: proof.into() };
+        Ok(Dialled { io: Box::new(dial::Carried::new(stream)), opened })
+    }
+}
+
+impl Dial for Tunnels {
+    fn member(
+        &self,
+        target: MemberId,
+        port: u16,
+        nonce: [u8; 16],
+    ) -> BoxFuture<Result<Dialled, TunnelFailure>> {
+        let parts = self.parts.get().cloned();
+        Box::pin(async move {
+            let parts = parts.ok_or(TunnelFailure::NoRoute)?;
+            let member = dial::announced(&parts.mesh, &target, port)?;
+            // From here on nobody's way leads on but that of whoever began it.
+            if member.far { Err(TunnelFailure::Forbidden) } else { parts.member(&member, &nonce).await }
+        })
+    }
+
+    fn bridge(&self, bridge: MemberId, open: Open) -> BoxFuture<Result<Dialled, TunnelFailure>> {
+        let parts = self.parts.get().cloned();
+        Box::pin(async move { parts.ok_or(TunnelFailure::NoRoute)?.through(bridge, open).await })
+    }
+}
+
+fn starting() -> Problem {
+    Problem::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "starting",
+        "not yet",
+        "this bridge has not joined its mesh yet",
+    )
+}
+
+fn not_on_link() -> Problem {
+    let detail = "tunnels are for nodes on the same network";
+    Problem::new(StatusCode::FORBIDDEN, "not-on-link", "not for you", detail)
+}
+
+/// What a failure is to whoever asked.
+fn problem(failure: TunnelFailure, request: &Connect) -> Problem {
+    let status = match failure {
+        TunnelFailure::Forbidden => StatusCode::FORBIDDEN,
+        TunnelFailure::NoRoute | TunnelFailure::Busy => StatusCode::SERVICE_UNAVAILABLE,
+        TunnelFailure::ConnectionRefused | TunnelFailure::NotProven => StatusCode::BAD_GATEWAY,
+        TunnelFailure::Timeout => StatusCode::GATEWAY_TIMEOUT,
+    };
+    let detail = format!("no tunnel to {}: {failure}", request.target);
+    let problem = Problem::new(status, failure.as_str(), "no tunnel", detail);
+    match failure {
+        TunnelFailure::Forbidden => problem.advise(
+            "tunnels lead to members of the table alone, and to the port that they announce: isle members",
+        ),
+        TunnelFailure::NoRoute => problem.advise("look at the links between the islands with: isle links"),
+        _ => problem,
+    }
+}
