@@ -32,7 +32,7 @@ mod status;
 mod target;
 
 pub use status::{LinkStatus, Refused, State, Status};
-pub use target::{Target, TargetError};
+pub use target::{Place, Target, TargetError};
 
 /// Wishes that wait for the bridge; whoever finds it full waits, too.
 const COMMANDS_MAX: usize = 64;

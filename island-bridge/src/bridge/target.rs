@@ -15,23 +15,55 @@ use crate::tls::Purpose;
 /// A name that is not found within this is tried again with the next attempt.
 const LOOKUP_MAX: Duration = Duration::from_secs(2);
 
+/// Where a bridge may be called: written `HOST:PORT`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Place {
+    /// Its name or address; a name is looked up again at every attempt.
+    pub host: String,
+    /// Its UDP port.
+    pub port: u16,
+}
+
 /// A bridge to be called: written `KEY@HOST:PORT`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Target {
     /// The key it has to prove.
     pub key: MemberId,
-    /// Its name or address; a name is looked up again at every attempt.
-    pub host: String,
-    /// Its UDP port.
-    pub port: u16,
+    /// Where it may be; one after another is tried.
+    pub places: Vec<Place>,
     /// What it gave us to be let in the first time.
     pub invite: Option<[u8; 32]>,
 }
 
-/// What is not written as a target.
+/// What is not written as a target, or as a place.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not KEY@HOST:PORT")]
 pub struct TargetError(String);
+
+impl FromStr for Place {
+    type Err = TargetError;
+
+    fn from_str(text: &str) -> Result<Self, TargetError> {
+        let parts = || {
+            let (host, port) = text.rsplit_once(':')?;
+            let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+            let host = bare.unwrap_or(host);
+            let is_address = bare.is_none() || host.parse::<std::net::Ipv6Addr>().is_ok();
+            let is_name = bare.is_some() || !host.contains([':', '[', ']', '/', '@', ' ']);
+            let is_host = !host.is_empty() && is_address && is_name;
+            let port = port.parse().ok().filter(|port| *port != 0)?;
+            is_host.then(|| Self { host: host.to_owned(), port })
+        };
+        parts().ok_or_else(|| TargetError(text.to_owned()))
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { host, port } = self;
+        if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
+    }
+}
 
 impl FromStr for Target {
     type Err = TargetError;
@@ -39,14 +71,7 @@ impl FromStr for Target {
     fn from_str(text: &str) -> Result<Self, TargetError> {
         let parts = || {
             let (key, place) = text.split_once('@')?;
-            let (host, port) = place.rsplit_once(':')?;
-            let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-            let host = bare.unwrap_or(host);
-            let is_address = bare.is_none() || host.parse::<std::net::Ipv6Addr>().is_ok();
-            let is_name = bare.is_some() || !host.contains([':', '[', ']', '/', '@', ' ']);
-            let is_host = !host.is_empty() && is_address && is_name;
-            let port = port.parse().ok().filter(|port| *port != 0)?;
-            is_host.then_some(Self { key: key.parse().ok()?, host: host.to_owned(), port, invite: None })
+            Some(Self { key: key.parse().ok()?, places: vec![place.parse().ok()?], invite: None })
         };
         parts().ok_or_else(|| TargetError(text.to_owned()))
     }
@@ -60,10 +85,10 @@ impl fmt::Display for Target {
 }
 
 impl Target {
-    /// `HOST:PORT`.
+    /// All its places.
     pub(super) fn place(&self) -> String {
-        let Self { host, port, .. } = self;
-        if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+        let places: Vec<String> = self.places.iter().map(Place::to_string).collect();
+        places.join(",")
     }
 }
 
@@ -90,17 +115,21 @@ pub(super) async fn call(
     attempt: usize,
 ) -> Result<Connection, CallError> {
     let only_v4 = endpoint.local_addr().is_ok_and(|own| own.is_ipv4());
+    let place = match target.places.get(attempt % target.places.len().max(1)) {
+        Some(place) => place.clone(),
+        None => return Err(CallError::NoAddress { host: String::new() }),
+    };
+    // All places once before any address of one is tried a second time.
+    let round = attempt / target.places.len();
     let lookup = async {
-        let found = lookup_host((target.host.as_str(), target.port)).await?;
+        let found = lookup_host((place.host.as_str(), place.port)).await?;
         Ok::<Vec<_>, io::Error>(found.filter(|addr| addr.is_ipv4() || !only_v4).collect())
     };
     let found = timeout(LOOKUP_MAX, lookup).await.unwrap_or_else(|late| Err(late.into()));
-    let host = target.host;
+    let host = place.host;
     match found.map_err(|source| CallError::Lookup { host: host.clone(), source })? {
         addresses if addresses.is_empty() => Err(CallError::NoAddress { host }),
-        addresses => {
-            Ok(endpoint.dial(target.key, addresses[attempt % addresses.len()], Purpose::Link).await?)
-        }
+        addresses => Ok(endpoint.dial(target.key, addresses[round % addresses.len()], Purpose::Link).await?),
     }
 }
 
