@@ -111,6 +111,7 @@ pub(crate) fn start(
         events,
         version: 0,
         exported: None,
+        far_exported: None,
         behind_since: None,
         commands: wishes,
         loads,
@@ -183,6 +184,7 @@ struct Driver {
     /// Moves with every event.
     version: u64,
     exported: Option<Exported>,
+    far_exported: Option<FarExported>,
     /// Since when the sockets have not been empty.
     behind_since: Option<Instant>,
     commands: mpsc::Receiver<Command>,
@@ -206,6 +208,13 @@ struct Exported {
     version: u64,
     digest: u64,
     at: std::time::Instant,
+    bytes: Bytes,
+}
+
+/// What was last fetched of other islands.
+struct FarExported {
+    since: u64,
+    head: u64,
     bytes: Bytes,
 }
 
@@ -375,7 +384,7 @@ impl Driver {
                 let _ = reply.send(());
             }
             Command::FarRecords { instance, since, reply } => {
-                let _ = reply.send(self.machine.far_records(instance, since));
+                let _ = reply.send(self.far_records(instance, since));
             }
             Command::Drain(reply) => {
                 self.machine.drain(now);
@@ -407,6 +416,19 @@ impl Driver {
         }
         let bytes = Bytes::from(transfer::encode(&self.machine.export(now)));
         self.exported = Some(Exported { version, digest, at: now, bytes: bytes.clone() });
+        bytes
+    }
+
+    /// All nodes of an island ask a bridge for the same at about the same time.
+    fn far_records(&mut self, instance: u64, since: u64) -> Bytes {
+        let (ours, head) = self.machine.far_head();
+        let since = if instance == ours { since } else { 0 };
+        if let Some(made) = self.far_exported.as_ref().filter(|made| (made.since, made.head) == (since, head))
+        {
+            return made.bytes.clone();
+        }
+        let bytes = self.machine.far_records(ours, since);
+        self.far_exported = Some(FarExported { since, head, bytes: bytes.clone() });
         bytes
     }
 

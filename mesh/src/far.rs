@@ -1,79 +1,441 @@
-//! Members of other islands, as bridges carry their words: see [`FarWord`].
+//! What is known of other islands and their members, as bridges carry their words.
+//!
+//! Far members have a table of their own, with the precedence, the floors and the caps of that of our island. Nobody here
+//! watches them: they are alive, down by a certificate of their own island, or left by their own farewell. An island that
+//! no way leads to is one event, and none for its members. This knows no sockets, no clock, no timers, and nothing of the
+//! members of our own island: whoever holds both sees to it that those win.
+//!
+//! Source: NETWORK.md, "Members of other islands".
+#![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
-use std::num::NonZero;
-use std::thread;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 
-use crate::verify::{Refused, Scheme, Verified, Word, verify_as};
-use crate::wire::{DecodeError, MeshTag, Message};
+use crate::by_member::{ByMember, by_member};
+use crate::event::EventKind;
+use crate::island::Island;
+use crate::member::{Load, Member, MemberId, Reason, Record, Stamp, Standing};
+use crate::outward::What;
+use crate::table::{Advance, Table, Via};
+use crate::verify::{Refused, Verified, Word};
+use crate::wire::{Header, Message};
 
-/// Fewer words than this are verified where they are needed: that takes a millisecond.
-const WORDS_INLINE_MAX: usize = 16;
+mod changes;
+mod islands;
+mod routes;
+#[cfg(test)]
+mod tests;
+mod transfer;
+mod verdict;
+mod word;
 
-/// A word that its author really said; of a certificate, the votes that are true besides.
-#[derive(Clone, Debug)]
-pub struct FarWord {
-    pub(crate) word: Verified<Word>,
-    pub(crate) votes: Vec<Verified<Word>>,
+pub(crate) use routes::RouteWords;
+pub use transfer::{FarTransfer, read_transfer};
+pub use word::FarWord;
+
+use changes::Changes;
+use islands::Islands;
+use transfer::Filling;
+use verdict::Certificate;
+
+/// Other islands and their members. Holds as many members as a [`Table`], and 256 islands.
+#[derive(Debug)]
+pub(crate) struct Far {
+    own_island: String,
+    table: Table,
+    /// The listed ones: those whose record is known.
+    members: ByMember<FarMember>,
+    /// Certificates that do not suffice, or not yet.
+    waiting: BTreeMap<MemberId, Certificate>,
+    /// Somebody has come or gone since those were last judged.
+    unsettled: bool,
+    islands: Islands,
+    pub(crate) routes: RouteWords,
+    changes: Changes,
+    outs: VecDeque<Out>,
 }
 
-impl FarWord {
-    /// Checks the signature of a datagram, and those of the votes in it if it is a DOWN. 40 µs each.
+#[derive(Debug)]
+struct FarMember {
+    standing: Standing,
+    verdict: Option<Reason>,
+    /// The certificate that it is down by.
+    certificate: Option<Certificate>,
+    view: Option<Arc<Member>>,
+}
+
+/// What has come of an input.
+#[derive(Clone, Debug)]
+pub(crate) enum Out {
+    /// Something happened to a member.
+    Event(EventKind, Arc<Member>),
+    /// A member is to be shown otherwise, and nothing has happened to it.
+    Change(Arc<Member>),
+    /// Something happened to an island.
+    Island(EventKind, Arc<Island>),
+    /// A word advanced the table.
+    Said { member: MemberId, what: What, bytes: Bytes, is_urgent: bool },
+    /// Listed no more, because it cannot be reached.
+    Withdrawn(MemberId),
+    /// Listed no more, because its time is over.
+    Forgotten(MemberId),
+}
+
+impl Far {
+    /// Nothing is known yet. `seed`: of hashes, unknown to others. `instance`: random, for readers of
+    /// [`records`](Self::records).
+    pub(crate) fn new(own_island: String, seed: u64, instance: u64) -> Self {
+        Self {
+            own_island,
+            table: Table::new(seed),
+            members: by_member(seed),
+            waiting: BTreeMap::new(),
+            unsettled: false,
+            islands: Islands::default(),
+            routes: RouteWords::default(),
+            changes: Changes::new(seed, instance),
+            outs: VecDeque::new(),
+        }
+    }
+
+    /// What has come of the last input, in order.
+    pub(crate) fn poll(&mut self) -> Option<Out> {
+        self.outs.pop_front()
+    }
+
+    /// Over all members that are listed and have not left, as that of our own island's table.
+    pub(crate) fn digest(&self) -> u64 {
+        self.table.digest()
+    }
+
+    /// Whether nobody is known.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.table.is_empty()
+    }
+
+    /// The record of a member.
+    pub(crate) fn record(&self, id: &MemberId) -> Option<(Stamp, &Arc<Record>)> {
+        let said = self.table.get(id)?.record.as_ref()?;
+        Some((said.stamp, &said.value))
+    }
+
+    pub(crate) fn standing(&self, id: &MemberId) -> Option<Standing> {
+        self.members.get(id).map(|member| member.standing)
+    }
+
+    /// All who are listed.
+    pub(crate) fn members(&self) -> impl Iterator<Item = &Arc<Member>> {
+        self.members.values().filter_map(|member| member.view.as_ref())
+    }
+
+    /// Whether a word with this header could change anything: asked before its signature is paid for.
+    pub(crate) fn check_fresh(&self, header: &Header, bytes: &[u8]) -> Result<(), Refused> {
+        self.table.check_fresh(header, bytes)
+    }
+
+    /// Takes in a word: a record, a farewell, a pulse, or a certificate. After one or many of them the caller lets it
+    /// [`settle`](Self::settle).
     ///
     /// # Errors
-    /// As for [`verify_as`]; a vote that is not true is left out.
-    pub fn verify(scheme: Scheme, tag: MeshTag, bytes: Bytes) -> Result<Self, Refused> {
-        let word = verify_as(scheme, tag, bytes)?;
-        let votes = match &word.message {
-            Some(Message::Down(down)) => {
-                down.votes.iter().filter_map(|vote| verify_as(scheme, tag, vote.clone()).ok()).collect()
+    /// Why it did not advance the table. A certificate may be kept nevertheless, for later.
+    pub(crate) fn hear(&mut self, now: Instant, heard: &FarWord) -> Result<(), Refused> {
+        match heard.word.message.as_ref().ok_or(Refused::Version)? {
+            Message::Announce(record) => {
+                self.table.check_fresh(&heard.word.header, &heard.word.bytes)?;
+                self.admit_island(now, &record.island)?;
+                self.merge(now, &heard.word)
             }
-            _ => Vec::new(),
-        };
-        Ok(Self { word, votes })
-    }
-
-    /// Those of these datagrams that are true; many are verified on a blocking thread.
-    pub(crate) async fn verify_all(tag: MeshTag, words: Vec<Bytes>) -> Vec<Self> {
-        if words.len() <= WORDS_INLINE_MAX {
-            return Self::verify_some(tag, &words);
+            Message::Beacon(_) | Message::Pong(_) | Message::Farewell(_) => self.merge(now, &heard.word),
+            Message::Down(_) => self.hear_certificate(now, heard),
+            _ => Err(Refused::Unasked),
         }
-        // A panic is a fault of ours; what was lost shows in digests.
-        tokio::task::spawn_blocking(move || Self::verify_spread(tag, &words)).await.unwrap_or_default()
     }
 
-    fn verify_some(tag: MeshTag, words: &[Bytes]) -> Vec<Self> {
-        words.iter().filter_map(|bytes| Self::verify(Scheme::Ed25519, tag, bytes.clone()).ok()).collect()
+    fn merge(&mut self, now: Instant, word: &Verified<Word>) -> Result<(), Refused> {
+        let (id, stamp, bytes) = (word.header.author, word.header.stamp, word.bytes.clone());
+        let merged = self.table.merge(word, Via::Told, now);
+        while let Some((evicted, _)) = self.table.pop_evicted() {
+            self.unlist(evicted, Out::Forgotten(evicted));
+        }
+        let advance = merged?;
+        self.changes.note(id);
+        match advance {
+            Advance::Joined | Advance::Record => self.has_news(now, id, bytes, advance == Advance::Joined),
+            Advance::Pulse => {
+                if self.has_beaten(id, stamp) {
+                    self.table.set_down(&id, None, now);
+                    self.publish(now, id, Some(EventKind::Back));
+                }
+                self.say(id, What::Refuted, bytes, true);
+            }
+            Advance::Left => {
+                self.acquit(id);
+                self.waiting.remove(&id);
+                if let Some(member) = self.members.get_mut(&id) {
+                    member.standing = Standing::Left;
+                    self.publish(now, id, Some(EventKind::Left));
+                }
+                self.say(id, What::Own, bytes, true);
+            }
+            // Of a life that is over: it may have to be shown, but nobody is told.
+            Advance::Past => {
+                if self.table.get(&id).is_some_and(|entry| entry.record.is_some() && entry.has_left()) {
+                    self.members.entry(id).or_insert_with(FarMember::new).standing = Standing::Left;
+                    self.publish(now, id, None);
+                }
+            }
+        }
+        self.unsettled |= !matches!(advance, Advance::Pulse | Advance::Past);
+        Ok(())
     }
 
-    /// Spread over the cores that there are. Blocks.
-    fn verify_spread(tag: MeshTag, words: &[Bytes]) -> Vec<Self> {
-        let threads = thread::available_parallelism().map_or(1, NonZero::get);
-        let share = words.len().div_ceil(threads).max(256);
-        thread::scope(|scope| {
-            let shares: Vec<_> =
-                words.chunks(share).map(|some| scope.spawn(move || Self::verify_some(tag, some))).collect();
-            shares.into_iter().flat_map(|share| share.join().expect("verifying does not panic")).collect()
+    /// A newer record.
+    fn has_news(&mut self, now: Instant, id: MemberId, bytes: Bytes, joined: bool) {
+        let record = self.record(&id).map(|(stamp, record)| (stamp, record.draining));
+        let Some((stamp, draining)) = record else { return };
+        let member = self.members.entry(id).or_insert_with(FarMember::new);
+        let was_draining = member.view.as_ref().is_some_and(|view| view.record.draining && !joined);
+        let was_down = member.standing == Standing::Down;
+        self.acquit(id);
+        // Votes are judged by one record alone; those that came before theirs have waited for it.
+        if self.waiting.get(&id).is_some_and(|certificate| certificate.record < stamp) {
+            self.waiting.remove(&id);
+        }
+        if let Some(member) = self.members.get_mut(&id) {
+            member.standing = Standing::Alive;
+        }
+        self.table.set_down(&id, None, now);
+        let kind = match (joined, draining && !was_draining, was_down) {
+            (true, ..) => EventKind::Joined,
+            (false, true, _) => EventKind::Draining,
+            (false, false, true) => EventKind::Back,
+            (false, false, false) => EventKind::Updated,
+        };
+        self.publish(now, id, Some(kind));
+        self.say(id, What::Own, bytes, draining);
+    }
+
+    fn say(&mut self, member: MemberId, what: What, bytes: Bytes, is_urgent: bool) {
+        self.outs.push_back(Out::Said { member, what, bytes, is_urgent });
+    }
+
+    /// Somebody can be reached over a link no more, says the bridge `from` at its other end. That counts if we have no
+    /// other way, or if it is of that bridge's own island.
+    pub(crate) fn withdraw(&mut self, id: &MemberId, from: &MemberId) {
+        let island = |id: &MemberId| self.record(id).map(|(_, record)| record.island.clone());
+        let Some(theirs) = island(id) else { return };
+        if !self.islands.is_reachable(&theirs) || island(from).is_some_and(|island| island == theirs) {
+            self.table.remove(id);
+            self.unlist(*id, Out::Withdrawn(*id));
+        }
+    }
+
+    /// Takes out a member that is of our own island after all.
+    pub(crate) fn give_home(&mut self, id: &MemberId) {
+        self.table.remove(id);
+        self.changes.remove(id);
+        self.waiting.remove(id);
+        if let Some(view) = self.members.swap_remove(id).and_then(|member| member.view) {
+            self.outs.push_back(Out::Event(EventKind::Forgotten, view));
+        }
+    }
+
+    /// A member, which is in the table no more, is listed no more.
+    fn unlist(&mut self, id: MemberId, why: Out) {
+        self.give_home(&id);
+        self.outs.push_back(why);
+    }
+
+    /// Drops who has been gone for long enough, and islands that could not be reached for long enough.
+    pub(crate) fn forget_due(&mut self, now: Instant) {
+        while let Some(id) = self.table.due(now) {
+            self.table.forget(&id, now);
+            self.unlist(id, Out::Forgotten(id));
+        }
+        while let Some(island) = self.islands.due(now) {
+            for id in self.members_of(&island) {
+                self.table.remove(&id);
+                self.unlist(id, Out::Withdrawn(id));
+            }
+            self.islands.remove(&island);
+        }
+    }
+
+    pub(crate) fn sweep(&mut self, now: Instant) {
+        self.table.expire_floors(now);
+    }
+
+    fn members_of(&self, island: &str) -> Vec<MemberId> {
+        let is_of = |id: &MemberId| self.record(id).is_some_and(|(_, record)| record.island == island);
+        self.members.keys().filter(|id| is_of(id)).copied().collect()
+    }
+}
+
+/// Islands and ways.
+impl Far {
+    /// The other islands, if they have changed since this was last asked.
+    pub(crate) fn take_islands(&mut self) -> Option<Arc<BTreeMap<String, Arc<Island>>>> {
+        self.islands.take_changed()
+    }
+
+    /// Our own island is called so now.
+    pub(crate) fn set_own_island(&mut self, now: Instant, name: &str) {
+        let before = std::mem::replace(&mut self.own_island, name.to_owned());
+        if before == name {
+            return;
+        }
+        self.islands.remove(name);
+        for island in [before.as_str(), name] {
+            for id in self.members_of(island) {
+                if island != name {
+                    // There is room: one has just been taken out, or there is none for anybody.
+                    let _ = self.admit_island(now, island);
+                }
+                self.publish(now, id, None);
+            }
+        }
+    }
+
+    fn admit_island(&mut self, now: Instant, name: &str) -> Result<(), Refused> {
+        if name == self.own_island {
+            return Ok(());
+        }
+        let (table, members) = (&self.table, &self.members);
+        let is_of = |id: &MemberId, island: &str| {
+            let record = table.get(id).and_then(|entry| entry.record.as_ref());
+            record.is_some_and(|said| said.value.island == island)
+        };
+        self.islands.admit(now, name, |island| !members.keys().any(|id| is_of(id, island)))
+    }
+
+    /// Chooses the ways anew: these bridges of our own island are there. O(ways), and O(members) for each island that can
+    /// be reached again.
+    pub(crate) fn choose(&mut self, now: Instant, bridges: &[MemberId]) {
+        let members = &self.members;
+        let is_empty = |island: &str| {
+            !members
+                .values()
+                .any(|member| member.view.as_ref().is_some_and(|view| view.record.island == island))
+        };
+        let told = self.islands.choose(now, &self.own_island, bridges, &self.routes, is_empty);
+        self.tell_islands(now, told);
+    }
+
+    /// Gives up islands whose last way has been gone for long enough.
+    pub(crate) fn give_up(&mut self, now: Instant) {
+        let told = self.islands.give_up(now);
+        self.tell_islands(now, told);
+    }
+
+    /// When [`give_up`](Self::give_up) has something to do.
+    pub(crate) fn doubted_until(&self) -> Option<Instant> {
+        self.islands.doubted_until()
+    }
+
+    fn tell_islands(&mut self, now: Instant, told: Vec<(EventKind, Arc<Island>)>) {
+        for (kind, island) in told {
+            for id in self.members_of(&island.name) {
+                self.publish(now, id, None);
+            }
+            self.outs.push_back(Out::Island(kind, island));
+        }
+    }
+}
+
+/// For others.
+impl Far {
+    /// By whose counting [`records`](Self::records) is, and how far it goes.
+    pub(crate) fn head(&self) -> (u64, u64) {
+        (self.changes.instance(), self.changes.head())
+    }
+
+    /// The words of the members that changed after `since`, by the counting of `instance`, as one body. Everything if that
+    /// is not ours. What does not fit is left for the next request.
+    pub(crate) fn records(&self, instance: u64, since: u64) -> Bytes {
+        let since = if instance == self.changes.instance() { since } else { 0 };
+        let mut filling = Filling::new();
+        let mut through = since;
+        for (index, id) in self.changes.after(since) {
+            if !filling.push_all(self.words_of(&id)) {
+                return filling.encode(self.changes.instance(), through);
+            }
+            through = index;
+        }
+        filling.encode(self.changes.instance(), self.changes.head())
+    }
+
+    /// All that others need to come to the same view of a member, in the order in which it is to be heard.
+    fn words_of(&self, id: &MemberId) -> Vec<Bytes> {
+        let Some(entry) = self.table.get(id) else { return Vec::new() };
+        let record = entry.record.as_ref().map(|said| said.bytes.clone());
+        let end = entry.end.as_ref().map(|said| said.bytes.clone());
+        if entry.has_left() {
+            return record.into_iter().chain(end).collect();
+        }
+        let down = self.members.get(id).filter(|member| member.standing == Standing::Down);
+        let certificate = down.and_then(|member| member.certificate.as_ref());
+        let pulse = entry.pulse.as_ref().map(|said| said.bytes.clone());
+        let verdict = certificate.map(|certificate| certificate.bytes.clone());
+        end.into_iter().chain(record).chain(verdict).chain(pulse).collect()
+    }
+}
+
+/// Members as others see them.
+impl Far {
+    /// Makes the view of a member anew, and tells of it: as an event, or as a quiet change if it is one.
+    fn publish(&mut self, now: Instant, id: MemberId, kind: Option<EventKind>) {
+        let Some(view) = self.view(now, &id) else { return };
+        let view = Arc::new(view);
+        if let Some(member) = self.members.get_mut(&id) {
+            member.view = Some(view.clone());
+        }
+        self.outs.push_back(match kind {
+            Some(kind) => Out::Event(kind, view),
+            None => Out::Change(view),
+        });
+    }
+
+    fn view(&self, now: Instant, id: &MemberId) -> Option<Member> {
+        let entry = self.table.get(id)?;
+        let member = self.members.get(id)?;
+        let said = entry.record.as_ref()?;
+        let is_same_name = said.value.island == self.own_island;
+        let reachable = !is_same_name && self.islands.is_reachable(&said.value.island);
+        let standing = member.standing;
+        let reason = match standing {
+            Standing::Left => Some(Reason::Farewell),
+            Standing::Down => member.verdict.or(Some(Reason::NoAnswer)),
+            _ if is_same_name => Some(Reason::SameNameOrSplit),
+            _ if !reachable => Some(Reason::IslandUnreachable),
+            _ if entry.duplicate => Some(Reason::DuplicateKey),
+            _ if said.value.draining => Some(Reason::Draining),
+            _ => None,
+        };
+        let since = member.view.as_ref().filter(|old| old.standing == standing && old.reason == reason);
+        Some(Member {
+            id: *id,
+            stamp: said.stamp,
+            record: said.value.clone(),
+            record_bytes: said.bytes.clone(),
+            standing,
+            proven: false,
+            reachable: reachable && !standing.is_gone(),
+            reason,
+            since: since.map_or(now, |old| old.since),
+            heard: None,
+            load: Load::default(),
+            http_addresses: Vec::new(),
+            is_self: false,
+            far: true,
         })
     }
 }
 
-/// What a bridge knows of other islands, every word verified.
-#[derive(Clone, Debug, Default)]
-pub struct FarTransfer {
-    /// By whose counting.
-    pub instance: u64,
-    /// How far it goes.
-    pub through: u64,
-    /// The words.
-    pub words: Vec<FarWord>,
-}
-
-/// Reads and verifies the body of `GET /mesh/records?instance=&since=`. Blocks: 40 µs a word.
-///
-/// # Errors
-/// Larger than may be, or not of the form. Words that are not true are left out.
-pub fn read_transfer(_tag: MeshTag, _body: &[u8]) -> Result<FarTransfer, DecodeError> {
-    Ok(FarTransfer::default())
+impl FarMember {
+    fn new() -> Self {
+        Self { standing: Standing::Alive, verdict: None, certificate: None, view: None }
+    }
 }

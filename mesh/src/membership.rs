@@ -22,6 +22,7 @@
 //! | `leave` | draining, farewells, passing them on |
 //! | `island` | which island we count ourselves to |
 //! | `sync` | whole tables, ours and theirs |
+//! | `abroad` | members of other islands, ways to them, what other islands are told |
 //! | `links` | our networks: who is a neighbour |
 //! | `view` | a member as others see it, events |
 //! | `values` | what goes in and comes out |
@@ -76,6 +77,7 @@ pub use values::{
     Wakeup,
 };
 
+use abroad::Abroad;
 use difference::Difference;
 use join::Joining;
 use meet::Strangers;
@@ -114,6 +116,7 @@ pub struct Membership {
     beacon_told: Option<Instant>,
     joining: Joining,
     difference: Difference,
+    abroad: Abroad,
     strangers: Strangers,
     /// Members whose records we are about to ask for.
     wanted: BTreeSet<MemberId>,
@@ -162,6 +165,8 @@ impl Membership {
             tags: settings.tags,
         };
         let mut rng = StdRng::seed_from_u64(seed);
+        // Of its own, so that a seed replays an island alike with and without others.
+        let mut far = StdRng::seed_from_u64(!seed);
         Self {
             tag: settings.tag,
             identity,
@@ -176,7 +181,6 @@ impl Membership {
             advertise: settings.advertise,
             island_given: settings.island,
             island_from: None,
-            record,
             record_said: None,
             record_digest: 0,
             me: None,
@@ -185,7 +189,9 @@ impl Membership {
             beacon_told: None,
             joining: Joining::new(rng.random(), rng.random()),
             difference: Difference::default(),
+            abroad: Abroad::new(record.island.clone(), far.random(), far.random()),
             rng,
+            record,
             strangers: Strangers::default(),
             wanted: BTreeSet::new(),
             watched: Watched::default(),
@@ -256,6 +262,11 @@ impl Membership {
                 Timer::CatchUp => self.catch_up(now),
                 Timer::Overdue(id) => self.overdue(now, id),
                 Timer::Forget => self.forget_gone(now),
+                Timer::SayFar(id) => self.say_far(id),
+                Timer::PullFar(id) => self.pull_far(now, id),
+                Timer::RoutesCopy(round) => self.routes_copy(round),
+                Timer::RoutesAgain(round) => self.routes_again(now, round),
+                Timer::GiveUpIslands => self.give_up_islands(now),
                 Timer::Sweep => self.sweep(now),
             }
         }
@@ -265,9 +276,10 @@ impl Membership {
     fn forget_gone(&mut self, now: Instant) {
         while let Some(id) = self.table.due(now) {
             self.table.forget(&id, now);
-            self.tell_forgotten(id);
+            self.tell_forgotten(now, id);
             self.reconsider_island(now);
         }
+        self.forget_far(now);
         self.timers.arm(now + Duration::from_secs(1), Timer::Forget);
     }
 
@@ -277,6 +289,7 @@ impl Membership {
         self.difference.sweep(now);
         self.table.expire_floors(now);
         self.sweep_accusers(now);
+        self.sweep_abroad(now);
         self.timers.arm(now + Duration::from_secs(10), Timer::Sweep);
     }
 

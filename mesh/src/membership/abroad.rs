@@ -1,66 +1,383 @@
-//! Members of other islands.
+//! Members of other islands: what links bring and the wire, what is pulled from the bridges of our own island, and how it
+//! goes together with our own table. Members that we hear ourselves always win.
+//!
+//! Source: NETWORK.md, "Members of other islands".
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::Membership;
-use crate::far::{FarTransfer, FarWord};
+use super::receive::Way;
+use super::{Destination, Membership, Timer};
+use crate::event::{Event, Subject};
+use crate::far::{Far, FarWord, Out};
 use crate::island::Island;
-use crate::member::{Member, MemberId};
+use crate::member::{Member, MemberId, Record, Stamp};
 use crate::outward::News;
-use crate::reach::Reach;
-use crate::verify::Refused;
-use crate::wire::Routes;
+use crate::verify::{Refused, Verified, Word};
+use crate::wire::{Header, Message, kind};
 
-use super::FarFetch;
+mod outward;
+mod pull;
+mod ways;
+
+use pull::Pulls;
+use ways::SaidRoutes;
+
+/// The role of those who carry words between islands.
+pub(super) const BRIDGE: &str = "bridge";
+/// An urgent word is said to our island after up to this, unless another bridge has. Required by DESIGN, section 6.
+const SAY_WAIT: Duration = Duration::from_millis(20);
+/// Words that wait for that; what is above it is pulled like everything else. Guessed.
+const PENDING_MAX: usize = 256;
+
+/// What is kept of other islands.
+#[derive(Debug)]
+pub(super) struct Abroad {
+    pub(super) far: Far,
+    /// Keys of links: never of our own island.
+    foreign: BTreeSet<MemberId>,
+    /// Whether somebody wants news.
+    outward: bool,
+    news: VecDeque<News>,
+    pulls: Pulls,
+    /// Urgent words about to be said, by whom they are about.
+    pending: BTreeMap<MemberId, Bytes>,
+    said: Option<SaidRoutes>,
+    /// Of whom others were told lately that it lives.
+    refuted: BTreeMap<MemberId, Instant>,
+}
+
+impl Abroad {
+    pub(super) fn new(own_island: String, seed: u64, instance: u64) -> Self {
+        Self {
+            far: Far::new(own_island, seed, instance),
+            foreign: BTreeSet::new(),
+            outward: false,
+            news: VecDeque::new(),
+            pulls: Pulls::default(),
+            pending: BTreeMap::new(),
+            said: None,
+            refuted: BTreeMap::new(),
+        }
+    }
+}
 
 impl Membership {
-    /// stub
-    pub fn tell_outward(&mut self) {}
-    /// stub
-    pub fn set_foreign(&mut self, _now: Instant, _keys: BTreeSet<MemberId>) {}
-    /// stub
-    pub fn say_reaches(&mut self, _now: Instant, _reaches: Vec<Reach>) {}
-    /// stub
+    /// Members of other islands, by id.
+    pub fn far_members(&self) -> impl Iterator<Item = &Arc<Member>> {
+        self.abroad.far.members()
+    }
+
+    /// The other islands by name, if they have changed since this was last asked.
+    pub fn take_islands(&mut self) -> Option<Arc<BTreeMap<String, Arc<Island>>>> {
+        self.abroad.far.take_islands()
+    }
+
+    /// Body of `GET /mesh/records?instance=&since=`.
+    #[must_use]
+    pub fn far_records(&self, instance: u64, since: u64) -> Bytes {
+        self.abroad.far.records(instance, since)
+    }
+
+    /// What a body made now for somebody who has read nothing depends on.
+    #[must_use]
+    pub fn far_head(&self) -> (u64, u64) {
+        self.abroad.far.head()
+    }
+
+    /// Keys of links: they are never of our own island, and what they say on the wire is ignored.
+    pub fn set_foreign(&mut self, now: Instant, keys: BTreeSet<MemberId>) {
+        let listed: Vec<MemberId> = keys.iter().filter(|id| self.table.get(id).is_some()).copied().collect();
+        self.abroad.foreign = keys;
+        for id in listed {
+            self.table.remove(&id);
+            self.tell_withdrawn(now, id);
+        }
+    }
+
+    /// Takes in what the link with the bridge `from` has brought. Nothing of it is lost when this returns; the caller then
+    /// drains the news.
     pub fn hear_far(
         &mut self,
-        _now: Instant,
-        _from: MemberId,
-        _withdrawn: &[MemberId],
-        _words: &[FarWord],
-        _is_urgent: bool,
+        now: Instant,
+        from: MemberId,
+        withdrawn: &[MemberId],
+        words: &[FarWord],
+        is_urgent: bool,
     ) {
+        if self.leaving {
+            return;
+        }
+        for id in withdrawn {
+            self.abroad.far.withdraw(id, &from);
+        }
+        for heard in words {
+            if self.hear_far_word(now, heard).is_ok() && is_urgent && heard.is_urgent() {
+                self.say_soon(now, heard);
+            }
+        }
+        self.settle_far(now, Some(from));
     }
-    /// stub
-    #[must_use]
-    pub fn far_records(&self, _instance: u64, _since: u64) -> Bytes {
-        Bytes::new()
+
+    /// Takes in a word that came over a bridge.
+    fn hear_far_word(&mut self, now: Instant, heard: &FarWord) -> Result<(), Refused> {
+        let header = heard.word.header;
+        let id = heard.subject().ok_or(Refused::Malformed)?;
+        if id == self.id() {
+            return self.hear_of_us(now, heard);
+        }
+        if header.kind != kind::DOWN {
+            // Floors of our own island hold for those who left it.
+            self.table.check_fresh(&header, &heard.word.bytes)?;
+        }
+        if !self.is_home(&id) {
+            self.abroad.far.hear(now, heard)?;
+            self.hand_over_farewell(now, id);
+            return Ok(());
+        }
+        match &heard.word.message {
+            Some(Message::Announce(_)) => {
+                let newer = self.home_record(&id).is_some_and(|(stamp, _)| header.stamp > stamp);
+                if !newer || !self.is_known_gone(&id) {
+                    return Err(Refused::Stale);
+                }
+                // Gone from here, and there elsewhere; or our island has split.
+                self.abroad.far.check_fresh(&header, &heard.word.bytes)?;
+                self.move_abroad(now, id);
+                self.abroad.far.hear(now, heard)
+            }
+            // Only it can say so, and once it has, it has.
+            Some(Message::Farewell(_)) => self.accept(now, &heard.word, Way::Told),
+            Some(Message::Down(_)) => {
+                self.refute_abroad(now, id, heard);
+                Err(Refused::Stale)
+            }
+            _ => Err(Refused::Stale),
+        }
     }
-    /// stub
-    pub fn merge_far(&mut self, _now: Instant, _from: MemberId, _transfer: &FarTransfer) {}
-    /// stub
-    pub fn far_fetch_failed(&mut self, _now: Instant, _from: MemberId) {}
-    /// stub
-    pub fn far_members(&self) -> impl Iterator<Item = &Arc<Member>> {
-        std::iter::empty()
+
+    /// A farewell that came on the wire before anything else was known of its author.
+    fn hand_over_farewell(&mut self, now: Instant, id: MemberId) {
+        let end = self.table.get(&id).and_then(|entry| entry.end.as_ref()).map(|said| said.bytes.clone());
+        if let Some(word) = end.and_then(|bytes| self.verified(bytes).ok()) {
+            self.table.remove(&id);
+            self.peers.swap_remove(&id);
+            // The far table may know it already.
+            let _ = self.abroad.far.hear(now, &FarWord::of(self.identity.scheme(), self.tag, word));
+        }
     }
-    /// stub
-    pub fn poll_news(&mut self) -> Option<News> {
-        None
+
+    /// Our own words come back, or others have given us up.
+    fn hear_of_us(&mut self, now: Instant, heard: &FarWord) -> Result<(), Refused> {
+        let header = heard.word.header;
+        let ours = Stamp { epoch: self.identity.epoch(), seq: self.seq };
+        if header.kind == kind::DOWN {
+            let id = self.id();
+            self.refute_abroad(now, id, heard);
+        } else if header.stamp > ours {
+            self.outlive(now, header.stamp.epoch);
+        }
+        Err(Refused::Own)
     }
-    /// stub
-    pub fn poll_far_fetch(&mut self) -> Option<FarFetch> {
-        None
+
+    /// What has come of words of other islands; `from`: the bridge that brought them.
+    fn settle_far(&mut self, now: Instant, from: Option<MemberId>) {
+        self.abroad.far.settle(now);
+        while let Some(out) = self.abroad.far.poll() {
+            match out {
+                Out::Event(kind, member) => self.tell(member, Some(kind)),
+                Out::Change(member) => self.tell(member, None),
+                Out::Island(kind, island) => {
+                    self.event_number += 1;
+                    let subject = Subject::Island(island);
+                    self.events.push_back(Event { number: self.event_number, kind, subject });
+                }
+                Out::Said { member, what, bytes, is_urgent } => {
+                    self.news(News::Said { member, what, bytes, is_urgent, from });
+                }
+                Out::Withdrawn(id) => self.news(News::Withdrawn(id)),
+                Out::Forgotten(id) => self.news(News::Forgotten(id)),
+            }
+        }
     }
-    /// stub
-    pub fn take_islands(&mut self) -> Option<Arc<BTreeMap<String, Arc<Island>>>> {
-        None
+
+    /// Whether this member is listed as one of our own island.
+    fn is_home(&self, id: &MemberId) -> bool {
+        self.table.get(id).is_some_and(|entry| entry.record.is_some())
     }
-    /// stub
-    pub(super) fn hear_routes(&mut self, _routes: &Routes) -> Result<(), Refused> {
-        Err(Refused::Unasked)
+
+    fn home_record(&self, id: &MemberId) -> Option<(Stamp, Arc<Record>)> {
+        self.table.get(id)?.record.as_ref().map(|said| (said.stamp, said.value.clone()))
+    }
+
+    /// Whether this member is listed as one of another island.
+    pub(super) fn is_abroad(&self, id: &MemberId) -> bool {
+        !self.abroad.far.is_empty() && self.abroad.far.record(id).is_some() && !self.is_home(id)
+    }
+
+    /// What we say in our beacons of what we know, if we are a bridge.
+    pub(super) fn far_digest(&self) -> Option<u64> {
+        let is_bridge = self.record.roles.iter().any(|role| role == BRIDGE);
+        is_bridge.then(|| self.abroad.far.digest())
+    }
+
+    /// Our island has another name now.
+    pub(super) fn is_called(&mut self, now: Instant, name: &str) {
+        self.abroad.far.set_own_island(now, name);
+        self.reconsider_ways(now);
+        self.tell_all_words();
+    }
+
+    /// A member of ours counts itself to another island, and has been taken out of our table. Other islands learn it by its
+    /// own word, if we are a bridge.
+    pub(super) fn has_emigrated(&mut self, now: Instant, id: MemberId, word: &Verified<Word>) {
+        self.unlist(now, id);
+        if self.abroad.outward && !self.abroad.foreign.contains(&id) {
+            // What came of it shows there.
+            let _ = self.hear_urgent(now, word);
+        } else {
+            self.news(News::Withdrawn(id));
+        }
+    }
+
+    fn move_abroad(&mut self, now: Instant, id: MemberId) {
+        self.table.remove(&id);
+        self.unlist(now, id);
+    }
+}
+
+/// On the wire.
+impl Membership {
+    /// What can be known before a signature is paid for: whether these keys and members are any of our business there.
+    pub(super) fn screen_abroad(&mut self, header: &Header, bytes: &Bytes) -> Result<(), Refused> {
+        let abroad = &mut self.abroad;
+        if abroad.foreign.contains(&header.author) && abroad.far.record(&header.author).is_none() {
+            return Err(Refused::Island);
+        }
+        if !matches!(header.kind, kind::ANNOUNCE | kind::FAREWELL | kind::DOWN) {
+            return if abroad.foreign.contains(&header.author) { Err(Refused::Island) } else { Ok(()) };
+        }
+        // Another bridge has said it.
+        abroad.pending.retain(|_, said| said != bytes);
+        if header.kind != kind::DOWN && self.is_abroad(&header.author) {
+            self.abroad.far.check_fresh(header, bytes)?;
+        }
+        Ok(())
+    }
+
+    /// Whether anything there is to be looked at so.
+    pub(super) fn has_abroad(&self) -> bool {
+        !(self.abroad.far.is_empty() && self.abroad.foreign.is_empty())
+    }
+
+    /// A record of somebody listed as one of another island: `None` if it is of ours now, and all that was known is
+    /// forgotten; else what came of it. Only that it stops soon is news from there.
+    pub(super) fn hear_record_abroad(
+        &mut self,
+        now: Instant,
+        word: &Verified<Word>,
+        record: &Record,
+    ) -> Option<Result<(), Refused>> {
+        let id = word.header.author;
+        if record.island == self.record.island && !self.abroad.foreign.contains(&id) {
+            let stale = self.abroad.far.record(&id).is_some_and(|(stamp, _)| word.header.stamp < stamp);
+            if stale {
+                return Some(Err(Refused::Stale));
+            }
+            self.come_home(now, id);
+            return None;
+        }
+        Some(if record.draining { self.hear_urgent(now, word) } else { Err(Refused::Island) })
+    }
+
+    /// An urgent word about a member of another island, as bridges say it to their own.
+    pub(super) fn hear_urgent(&mut self, now: Instant, word: &Verified<Word>) -> Result<(), Refused> {
+        let heard = FarWord::of(self.identity.scheme(), self.tag, word.clone());
+        let outcome = self.abroad.far.hear(now, &heard);
+        self.settle_far(now, None);
+        outcome
+    }
+
+    /// Whether votes on this member are for the far table to judge, and could change anything there.
+    ///
+    /// # Errors
+    /// `Stale`: it is gone already.
+    pub(super) fn judges_abroad(&self, id: &MemberId) -> Result<bool, Refused> {
+        if !self.is_abroad(id) {
+            return Ok(false);
+        }
+        let gone = self.abroad.far.standing(id).is_some_and(|standing| standing.is_gone());
+        if gone { Err(Refused::Stale) } else { Ok(true) }
+    }
+
+    /// A word in another's table of our own island, of a member that is listed as one of another island. Whether it
+    /// counts for ours now.
+    pub(super) fn is_home_by_now(&mut self, now: Instant, word: &Verified<Word>) -> bool {
+        let id = word.header.author;
+        let Some((stamp, record)) = self.abroad.far.record(&id) else { return true };
+        let is_split = record.island == self.record.island;
+        match &word.message {
+            Some(Message::Announce(_))
+                if word.header.stamp > stamp || is_split && word.header.stamp == stamp =>
+            {
+                self.come_home(now, id);
+                true
+            }
+            Some(Message::Farewell(_)) => {
+                // What came of it shows there.
+                let _ = self.hear_urgent(now, word);
+                false
+            }
+            _ => false,
+        }
+    }
+
+    fn come_home(&mut self, now: Instant, id: MemberId) {
+        self.abroad.far.give_home(&id);
+        self.settle_far(now, None);
+    }
+
+    /// Whether a beacon that nobody of our table says is that of another island's member, and no stranger's.
+    pub(super) fn is_foreigner(&self, id: &MemberId) -> bool {
+        self.has_abroad() && (self.abroad.foreign.contains(id) || self.is_abroad(id))
+    }
+
+    pub(super) fn is_foreign(&self, id: &MemberId) -> bool {
+        self.abroad.foreign.contains(id)
+    }
+
+    fn say_soon(&mut self, now: Instant, heard: &FarWord) {
+        let Some(id) = heard.subject() else { return };
+        if self.abroad.pending.len() >= PENDING_MAX {
+            return;
+        }
+        let wait = self.up_to(SAY_WAIT);
+        self.abroad.pending.insert(id, heard.word.bytes.clone());
+        self.timers.arm(now + wait, Timer::SayFar(id));
+    }
+
+    /// Says an urgent word of another island to ours, unless another bridge has.
+    pub(super) fn say_far(&mut self, id: MemberId) {
+        if let Some(bytes) = self.abroad.pending.remove(&id).filter(|_| !self.leaving) {
+            self.counters.relayed += 1;
+            self.send(Destination::Everyone, bytes);
+        }
+    }
+
+    /// Time has passed.
+    pub(super) fn forget_far(&mut self, now: Instant) {
+        if self.has_abroad() || !self.abroad.far.routes.is_empty() {
+            self.abroad.far.forget_due(now);
+            self.settle_far(now, None);
+        }
+    }
+
+    pub(super) fn sweep_abroad(&mut self, now: Instant) {
+        self.abroad.far.sweep(now);
+        self.abroad.pulls.sweep(now);
+        self.abroad.refuted.retain(|_, at| now.saturating_duration_since(*at) < outward::REFUTE_EVERY);
     }
 }

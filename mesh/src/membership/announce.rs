@@ -85,6 +85,7 @@ impl Membership {
         let first = self.record_said.is_none();
         self.record_digest = crate::table::digest_of(&bytes);
         self.record_said = Some((stamp, bytes.clone()));
+        self.tell_own_word(&bytes, self.record.draining);
         let copies = if self.record.draining { URGENT } else { NEWS };
         if self.deaf_told {
             let watchers = self.record.watchers.clone();
@@ -160,7 +161,7 @@ impl Membership {
             full: is_full(self.load),
             deaf: self.is_deaf(now),
             digest: self.digest(),
-            far: None,
+            far: self.far_digest(),
         }
     }
 

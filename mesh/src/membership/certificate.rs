@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::{Destination, Membership, Timer};
 use crate::member::{MemberId, Stamp, Standing};
-use crate::verify::Refused;
+use crate::verify::{Refused, Verified, Word};
 use crate::wire::{Down, Message, VOTES_MAX};
 
 /// A voter waits up to this before it says the certificate, perhaps another does.
@@ -68,7 +68,18 @@ impl Membership {
     }
 
     /// A certificate: votes that may be news to us.
-    pub(super) fn hear_down(&mut self, now: Instant, down: &Down) -> Result<(), Refused> {
+    pub(super) fn hear_down(
+        &mut self,
+        now: Instant,
+        word: &Verified<Word>,
+        down: &Down,
+    ) -> Result<(), Refused> {
+        let accused = down.votes.first().and_then(|vote| self.vote_in(vote)).map(|(_, id)| id);
+        if let Some(id) = accused
+            && self.judges_abroad(&id)?
+        {
+            return self.hear_urgent(now, word);
+        }
         let mut outcome = Err(Refused::Stale);
         for bytes in &down.votes {
             let Some((voter, id)) = self.vote_in(bytes) else { return Err(Refused::Malformed) };

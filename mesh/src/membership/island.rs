@@ -94,7 +94,10 @@ impl Membership {
         let away: Vec<MemberId> = self.peers.keys().filter(|id| self.has_moved_away(id)).copied().collect();
         for id in away {
             self.table.remove(&id);
-            self.tell_forgotten(id);
+            self.tell_withdrawn(now, id);
+        }
+        if before.island != name {
+            self.is_called(now, name);
         }
         self.say_if_changed(now, &before);
     }

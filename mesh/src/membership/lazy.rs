@@ -81,6 +81,9 @@ impl Membership {
         peer.raw = Some(Raw { bytes: bytes.clone(), stamp: header.stamp, at: now, from });
         self.watched.heard_all = Some(now);
         self.suppose_digest(now, header.author, beacon.digest);
+        if let Some(digest) = beacon.far {
+            self.compare_far(now, header.author, digest);
+        }
         Some(Ok(()))
     }
 

@@ -49,6 +49,7 @@ impl Membership {
         }
         self.timers.disarm(|_| true);
         self.farewell = Some((bytes.clone(), URGENT.len()));
+        self.tell_own_word(&bytes, true);
         self.say_thrice(now, bytes, URGENT);
         self.publish_self(now, Some(EventKind::Left));
     }
@@ -87,6 +88,7 @@ impl Membership {
         }
         if self.table.get(&id).is_some_and(|entry| entry.record.is_some()) {
             self.publish(now, id, Some(EventKind::Left));
+            self.tell_word_of(&id, &word.bytes);
         }
         if let Some(from) = from {
             self.tell_the_deaf(&id, &word.bytes);

@@ -37,8 +37,7 @@ impl Membership {
         let header = self.screen_header(&bytes)?;
         if header.kind == kind::BEACON && header.version == WIRE_VERSION && header.author != self.id() {
             if self.is_nobody(&header.author) {
-                self.hear_unknown(now, from, header.author);
-                return Err(Refused::Unasked);
+                return Err(self.hear_nobody(now, from, header.author));
             }
             if let Some(beacon) = unverified_beacon(&bytes)?
                 && let Some(outcome) = self.let_wait(now, from, &header, &beacon, &bytes)
@@ -60,8 +59,7 @@ impl Membership {
                 return outcome;
             }
             if self.is_nobody(&header.author) {
-                self.hear_unknown(now, from, header.author);
-                return Err(Refused::Unasked);
+                return Err(self.hear_nobody(now, from, header.author));
             }
         }
         self.screen(now, from, &header, &word.bytes)?;
@@ -71,6 +69,15 @@ impl Membership {
     /// Whether neither a record nor a floor of this member is known: its pulse can change nothing.
     fn is_nobody(&self, id: &MemberId) -> bool {
         self.table.get(id).is_none() && !self.table.remembers(id)
+    }
+
+    /// Somebody of whom nothing is known speaks: a stranger, if not a member of another island.
+    fn hear_nobody(&mut self, now: Instant, from: Source, author: MemberId) -> Refused {
+        if self.is_foreigner(&author) {
+            return Refused::Island;
+        }
+        self.hear_unknown(now, from, author);
+        Refused::Unasked
     }
 
     /// The word in these bytes, if their author said it.
@@ -98,6 +105,12 @@ impl Membership {
         }
         if matches!(header.kind, kind::ANNOUNCE | kind::FAREWELL) {
             self.heard_again(&header.author, bytes, from);
+        }
+        if self.has_abroad() {
+            self.screen_abroad(header, bytes)?;
+        }
+        if header.kind == kind::ROUTES {
+            self.screen_routes(header, bytes)?;
         }
         self.table.check_fresh(header, bytes)?;
         if header.kind == kind::BEACON && self.is_waiting(header) {
@@ -140,6 +153,12 @@ impl Membership {
             Message::Cookie(cookie) => self.hear_cookie(*cookie),
             Message::Ping(ping) => self.hear_ping(now, from, header.author, ping),
             Message::Announce(record) => {
+                if self.has_abroad()
+                    && self.is_foreigner(&header.author)
+                    && let Some(outcome) = self.hear_record_abroad(now, word, record)
+                {
+                    return outcome;
+                }
                 self.check_island(&header.author, record)?;
                 if self.table.get(&header.author).is_none_or(|entry| entry.record.is_none()) {
                     self.check_on_link(from.addr.ip())?;
@@ -154,6 +173,9 @@ impl Membership {
                 accepted?;
                 self.compare_digest(now, header.author, beacon.digest);
                 self.compare_record(now, header.author, beacon);
+                if let Some(digest) = beacon.far {
+                    self.compare_far(now, header.author, digest);
+                }
                 Ok(())
             }
             Message::Pong(pong) => {
@@ -164,12 +186,13 @@ impl Membership {
                 self.compare_record(now, header.author, &pong.beacon);
                 Ok(())
             }
+            Message::Farewell(_) if self.is_foreigner(&header.author) => self.hear_urgent(now, word),
             Message::Farewell(_) => self.accept(now, word, Way::Ears(from)),
             Message::Hint(hint) => self.hear_hint(now, &header.author, hint),
             Message::Suspect(vote) => self.hear_vote(now, Some(from), word, vote),
-            Message::Down(down) => self.hear_down(now, down),
+            Message::Down(down) => self.hear_down(now, word, down),
             Message::Proof(proof) => self.hear_proof(now, proof),
-            Message::Routes(routes) => self.hear_routes(routes),
+            Message::Routes(routes) => self.hear_routes(now, word, routes),
         }
     }
 
@@ -213,7 +236,7 @@ impl Membership {
         let via = from.map_or(Via::Told, |source| Via::Ears(source.addr.ip()));
         let merged = self.table.merge(word, via, now);
         while let Some((evicted, _)) = self.table.pop_evicted() {
-            self.tell_forgotten(evicted);
+            self.tell_forgotten(now, evicted);
         }
         if !was_duplicate && self.is_duplicate(&id) {
             self.publish(now, id, Some(EventKind::DuplicateKey));
@@ -285,6 +308,7 @@ impl Membership {
         }
         self.consider_island(now, id, from.is_some());
         self.publish(now, id, Some(EventKind::Joined));
+        self.tell_word_of(&id, &word.bytes);
         self.arm_first_ping(now, id);
         self.spread_for_deaf(&id, word, from);
         // So that a newcomer knows us without waiting for our next turn; others' tables have us already. Not on large
@@ -309,9 +333,10 @@ impl Membership {
         self.consider_island(now, id, from.is_some());
         if self.has_moved_away(&id) {
             self.table.remove(&id);
-            self.tell_forgotten(id);
+            self.has_emigrated(now, id, word);
             return;
         }
+        self.tell_word_of(&id, &word.bytes);
         let kind = if draining && !was_draining { EventKind::Draining } else { EventKind::Updated };
         self.publish(now, id, Some(kind));
         self.reconsider_watching(now, id);

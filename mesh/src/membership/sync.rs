@@ -48,6 +48,9 @@ impl Membership {
                 push(bytes, at);
             }
         }
+        for bytes in self.routes_words() {
+            words.push(TransferWord { bytes: bytes.clone(), age: Duration::ZERO });
+        }
         let floors =
             self.table.floors(now).map(|(bytes, age)| TransferFloor { bytes: bytes.clone(), age }).collect();
         Transfer { words, floors }
@@ -56,7 +59,7 @@ impl Membership {
     /// Takes in another member's table.
     pub fn merge(&mut self, now: Instant, from: MemberId, transfer: &VerifiedTransfer) {
         let mut news = 0;
-        let mut votes = Vec::new();
+        let (mut votes, mut routes) = (Vec::new(), Vec::new());
         for (word, age) in &transfer.floors {
             if word.header.author != self.id() {
                 self.table.merge_floor(word, *age, now);
@@ -69,6 +72,13 @@ impl Membership {
                 if word.header.stamp > ours {
                     self.outlive(now, word.header.stamp.epoch);
                 }
+                continue;
+            }
+            if self.is_foreigner(&id) && (self.is_foreign(&id) || !self.is_home_by_now(now, word)) {
+                continue;
+            }
+            if let Some(Message::Routes(said)) = &word.message {
+                routes.push((word, said));
                 continue;
             }
             if let Some(Message::Announce(record)) = &word.message
@@ -101,6 +111,9 @@ impl Membership {
             {
                 news += 1;
             }
+        }
+        for (word, said) in routes {
+            news += usize::from(self.hear_routes(now, word, said).is_ok());
         }
         self.has_merged(now, from, news);
     }

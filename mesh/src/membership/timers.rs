@@ -56,6 +56,16 @@ pub(super) enum Timer {
     Forget,
     /// Our table has differed from others' long enough.
     CatchUp,
+    /// Say this urgent word of another island to ours, unless somebody has.
+    SayFar(MemberId),
+    /// Ask this bridge what it knows of other islands.
+    PullFar(MemberId),
+    /// One more copy of what our links reach, if there is nothing newer, by its number.
+    RoutesCopy(u64),
+    /// The same again, now and then.
+    RoutesAgain(u64),
+    /// The last way to some island has been gone for a while.
+    GiveUpIslands,
     /// Refill, expire.
     Sweep,
 }
@@ -88,6 +98,11 @@ impl Timer {
             Self::Overdue(_) => "overdue",
             Self::Forget => "forget",
             Self::CatchUp => "catch-up",
+            Self::SayFar(_) => "say-far",
+            Self::PullFar(_) => "pull-far",
+            Self::RoutesCopy(_) => "routes-copy",
+            Self::RoutesAgain(_) => "routes-again",
+            Self::GiveUpIslands => "give-up-islands",
             Self::Sweep => "sweep",
         }
     }

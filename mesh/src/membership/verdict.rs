@@ -176,6 +176,7 @@ impl Membership {
         self.publish(now, id, Some(EventKind::Down));
         if let Some(bytes) = self.certificate(&id) {
             self.tell_the_deaf(&id, &bytes);
+            self.tell_down(&id, &bytes);
         }
         self.watcher_fell(now, id);
         self.renew(now, id, false);
@@ -262,6 +263,7 @@ impl Membership {
         if was == Standing::Down {
             peer.note_return(now);
             self.table.set_down(&id, None, now);
+            self.tell_refuted(&id);
         }
         self.publish(now, id, Some(EventKind::Back));
         self.reconsider_watching(now, id);

@@ -16,7 +16,7 @@ impl Membership {
         self.me.clone()
     }
 
-    /// Everybody else who is listed, by id.
+    /// Everybody else of our own island who is listed, by id.
     pub fn members(&self) -> impl Iterator<Item = &Arc<Member>> {
         self.peers.values().filter_map(|peer| peer.view.as_ref())
     }
@@ -29,6 +29,9 @@ impl Membership {
             peer.view = Some(member.clone());
         }
         self.tell(member, kind);
+        if kind.is_some() {
+            self.reconsider_ways_of(now, &id);
+        }
     }
 
     pub(super) fn tell(&mut self, member: Arc<Member>, kind: Option<EventKind>) {
@@ -39,13 +42,6 @@ impl Membership {
                 self.events.push_back(Event { number: self.event_number, kind, subject });
             }
             None => self.changes.push_back(member),
-        }
-    }
-
-    /// Tells that a member, which is in the table no more, is listed no more.
-    pub(super) fn tell_forgotten(&mut self, id: MemberId) {
-        if let Some(last) = self.peers.swap_remove(&id).and_then(|peer| peer.view) {
-            self.tell(last, Some(EventKind::Forgotten));
         }
     }
 

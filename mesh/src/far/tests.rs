@@ -1,0 +1,528 @@
+//! Precedence, verdicts and ways, by hand and in any order.
+
+#![expect(clippy::disallowed_methods, reason = "a test starts its virtual time somewhere")]
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::identity::Identity;
+use crate::island::ISLANDS_MAX;
+use crate::member::{Epoch, LeaveReason, Seq};
+use crate::path::Path;
+use crate::reach::{IslandLoad, Reach};
+use crate::verify::Scheme;
+use crate::wire::{Beacon, Down, Farewell, MeshTag, Routes, Suspect};
+
+fn tag() -> MeshTag {
+    MeshTag::of("isle")
+}
+
+fn id(author: u64) -> MemberId {
+    Identity::for_test(author).id()
+}
+
+fn word(author: u64, epoch: u32, seq: u64, message: &Message) -> FarWord {
+    let mut identity = Identity::for_test(author);
+    if epoch > 1 {
+        identity.raise_epoch_above(Epoch(epoch - 1)).unwrap();
+    }
+    FarWord::verify(Scheme::Ed25519, tag(), identity.sign_word(tag(), message, Seq(seq))).unwrap()
+}
+
+fn record(island: &str, watchers: &[u64], draining: bool) -> Record {
+    Record {
+        name: "p".into(),
+        roles: Vec::new(),
+        addresses: Vec::new(),
+        http_port: 1233,
+        unicast_port: 1,
+        island: island.into(),
+        island_given: true,
+        draining,
+        catalogue: None,
+        watchers: watchers.iter().map(|author| id(*author)).collect(),
+        protocol: (1, 1),
+        version: String::new(),
+        tags: Vec::new(),
+    }
+}
+
+fn announce(author: u64, seq: u64, island: &str, watchers: &[u64]) -> FarWord {
+    word(author, 1, seq, &Message::Announce(record(island, watchers, false)))
+}
+
+fn pulse(author: u64, seq: u64) -> FarWord {
+    let load = Load::default();
+    let beacon = Beacon { record_seq: Seq(1), load, full: false, deaf: false, digest: 0, far: None };
+    word(author, 1, seq, &Message::Beacon(beacon))
+}
+
+fn farewell(author: u64, seq: u64) -> FarWord {
+    word(author, 1, seq, &Message::Farewell(Farewell { reason: LeaveReason::Stopped }))
+}
+
+/// What these voters say of `target`, judged by its record `record`, whose last word they heard was `last`.
+fn certificate(target: u64, record: u64, last: u64, voters: &[u64]) -> FarWord {
+    let vote = Suspect {
+        target: id(target),
+        epoch: Epoch(1),
+        record_seq: Seq(record),
+        last_seq: Seq(last),
+        silence_ms: 700,
+    };
+    let sign = |voter: &u64| Identity::for_test(*voter).sign_word(tag(), &Message::Suspect(vote), Seq(50));
+    let votes = voters.iter().map(sign).collect();
+    word(voters[0], 1, 60, &Message::Down(Down { votes }))
+}
+
+fn reach(islands: &str, millis: u64) -> Reach {
+    let path = Path::new(islands.split(' ').map(str::to_owned).collect()).unwrap();
+    Reach { path, cost: Duration::from_millis(millis), load: IslandLoad::default() }
+}
+
+/// A far table of a node on "north".
+struct Rig {
+    far: Far,
+    now: Instant,
+    /// Words said by bridges so far.
+    said: u64,
+}
+
+impl Rig {
+    fn new() -> Self {
+        Self { far: Far::new("north".to_owned(), 1, 7), now: Instant::now(), said: 0 }
+    }
+
+    /// With the members 1 to 5 of "south", all watched by 2, 3 and 4.
+    fn south() -> Self {
+        let mut rig = Self::new();
+        for author in 1..=5 {
+            let watchers: Vec<u64> = (2..=5).filter(|watcher| *watcher != author).take(3).collect();
+            assert_eq!(rig.hear(&announce(author, 1, "south", &watchers)), Ok(()));
+        }
+        rig
+    }
+
+    fn hear(&mut self, word: &FarWord) -> Result<(), Refused> {
+        let outcome = self.far.hear(self.now, word);
+        self.far.settle(self.now);
+        outcome
+    }
+
+    fn standing(&self, author: u64) -> Option<Standing> {
+        self.far.standing(&id(author))
+    }
+
+    fn view(&self, author: u64) -> Member {
+        let found = self.far.members().find(|member| member.id == id(author));
+        Member::clone(found.expect("it is listed"))
+    }
+
+    fn outs(&mut self) -> Vec<Out> {
+        std::iter::from_fn(|| self.far.poll()).collect()
+    }
+
+    /// The events since the last time, and what was to be told to other islands.
+    fn told(&mut self) -> (Vec<EventKind>, Vec<What>) {
+        let (mut events, mut whats) = (Vec::new(), Vec::new());
+        for out in self.outs() {
+            match out {
+                Out::Event(kind, _) | Out::Island(kind, _) => events.push(kind),
+                Out::Said { what, .. } => whats.push(what),
+                Out::Change(_) | Out::Withdrawn(_) | Out::Forgotten(_) => {}
+            }
+        }
+        (events, whats)
+    }
+
+    /// The bridge says that it reaches this, all in one word.
+    fn route(&mut self, bridge: u64, reaches: &[Reach]) {
+        self.said += 1;
+        let routes = Routes { part: 0, parts: 1, reaches: reaches.to_vec() };
+        let bytes =
+            Identity::for_test(bridge).sign_word(tag(), &Message::Routes(routes.clone()), Seq(self.said));
+        self.far.routes.take(id(bridge), Stamp::new(1, self.said), bytes, &routes).unwrap();
+    }
+
+    fn choose(&mut self, bridges: &[u64]) {
+        let bridges: Vec<MemberId> = bridges.iter().map(|bridge| id(*bridge)).collect();
+        self.far.choose(self.now, &bridges);
+    }
+
+    fn island(&self, name: &str) -> Arc<Island> {
+        self.far.islands.view(name).expect("it is known").clone()
+    }
+
+    /// The bridges and costs of the ways to an island, the chosen one first.
+    fn ways(&self, name: &str) -> Vec<(MemberId, u128)> {
+        self.island(name).ways.iter().map(|way| (way.bridge, way.reach.cost.as_millis())).collect()
+    }
+
+    fn pass(&mut self, length: Duration) {
+        self.now += length;
+        self.far.give_up(self.now);
+        self.far.forget_due(self.now);
+    }
+}
+
+#[test]
+fn a_far_member_is_shown_without_what_only_its_island_knows() {
+    let mut rig = Rig::south();
+    let view = rig.view(1);
+    assert!(view.far && !view.proven && !view.reachable && !view.is_choosable());
+    assert_eq!((view.heard, view.load, view.http_addresses.len()), (None, Load::default(), 0));
+    assert_eq!(view.reason, Some(Reason::IslandUnreachable));
+    rig.route(90, &[reach("south", 10)]);
+    rig.outs();
+    rig.choose(&[90]);
+    let (changes, others): (Vec<_>, Vec<_>) =
+        rig.outs().into_iter().partition(|out| matches!(out, Out::Change(_)));
+    assert_eq!((changes.len(), others.len()), (5, 1), "one event, and all are shown anew");
+    assert!(matches!(&others[0], Out::Island(EventKind::IslandUp, island) if island.name == "south"));
+    assert!(rig.view(1).reachable && rig.view(1).reason.is_none());
+}
+
+#[test]
+fn only_what_advances_the_table_is_told() {
+    let mut rig = Rig::new();
+    let first = announce(1, 1, "south", &[]);
+    let last = farewell(1, 9);
+    assert_eq!(rig.hear(&first), Ok(()));
+    assert_eq!(rig.told(), (vec![EventKind::Joined], vec![What::Own]));
+    assert_eq!(rig.hear(&first), Err(Refused::Stale));
+    assert_eq!(rig.hear(&announce(1, 3, "south", &[2])), Ok(()));
+    assert_eq!(rig.told(), (vec![EventKind::Updated], vec![What::Own]));
+    assert_eq!(rig.hear(&announce(1, 2, "south", &[])), Err(Refused::Stale));
+    let draining = word(1, 1, 5, &Message::Announce(record("south", &[], true)));
+    assert_eq!(rig.hear(&draining), Ok(()));
+    assert_eq!(rig.told(), (vec![EventKind::Draining], vec![What::Own]));
+    assert_eq!(rig.hear(&last), Ok(()));
+    assert_eq!(rig.told(), (vec![EventKind::Left], vec![What::Own]));
+    // A late record of that life is no news, and revives nobody.
+    let _ = rig.hear(&announce(1, 8, "south", &[]));
+    assert_eq!(rig.hear(&last), Err(Refused::Stale));
+    assert_eq!((rig.told(), rig.standing(1)), ((vec![], vec![]), Some(Standing::Left)));
+    let again = word(1, 2, 1, &Message::Announce(record("south", &[], false)));
+    assert_eq!(rig.hear(&again), Ok(()));
+    assert_eq!(rig.told(), (vec![EventKind::Joined], vec![What::Own]));
+    assert_eq!(rig.standing(1), Some(Standing::Alive));
+    // The farewell of an earlier life says nothing of this one.
+    let _ = rig.hear(&farewell(1, 10));
+    assert_eq!(rig.standing(1), Some(Standing::Alive));
+}
+
+#[test]
+fn a_member_is_down_by_its_own_watchers_and_a_newer_pulse_brings_it_back() {
+    let mut rig = Rig::south();
+    rig.told();
+    assert!(rig.hear(&certificate(1, 1, 7, &[2])).is_err(), "one of three watchers");
+    assert_eq!(rig.standing(1), Some(Standing::Alive));
+    assert_eq!(rig.hear(&certificate(1, 1, 7, &[2, 3])), Ok(()));
+    assert_eq!(rig.view(1).reason, Some(Reason::NoAnswer));
+    assert_eq!(rig.told(), (vec![EventKind::Down], vec![What::Down]));
+    assert_eq!(rig.hear(&certificate(1, 1, 7, &[3, 4])), Err(Refused::Stale), "known already");
+    let _ = rig.hear(&pulse(1, 7));
+    assert_eq!(rig.standing(1), Some(Standing::Down), "its voters have heard that one");
+    rig.told();
+    assert_eq!(rig.hear(&pulse(1, 8)), Ok(()));
+    assert_eq!(rig.told(), (vec![EventKind::Back], vec![What::Refuted]));
+    assert_eq!(rig.standing(1), Some(Standing::Alive));
+    // Whoever believes it still is told again.
+    assert_eq!(rig.hear(&certificate(1, 1, 7, &[2, 3])), Err(Refused::Stale));
+    assert_eq!(rig.told(), (vec![], vec![What::Refuted]));
+    assert_eq!(rig.standing(1), Some(Standing::Alive));
+}
+
+#[test]
+fn a_newer_record_brings_back_and_its_votes_are_others() {
+    let mut rig = Rig::south();
+    assert_eq!(rig.hear(&certificate(1, 1, 1, &[2, 3])), Ok(()));
+    rig.told();
+    assert_eq!(rig.hear(&announce(1, 9, "south", &[4])), Ok(()));
+    assert_eq!(rig.told(), (vec![EventKind::Back], vec![What::Own]));
+    assert_eq!(rig.hear(&certificate(1, 1, 1, &[3, 4])), Err(Refused::Stale));
+    assert_eq!(rig.standing(1), Some(Standing::Alive));
+    assert_eq!(rig.hear(&certificate(1, 9, 9, &[4])), Ok(()), "its only watcher now");
+}
+
+#[test]
+fn votes_that_are_forged_or_foreign_count_nothing() {
+    let mut rig = Rig::south();
+    // 80 to 82 are of another island, 83 to 85 of none that is known.
+    for author in 80..=82 {
+        rig.hear(&announce(author, 1, "west", &[])).unwrap();
+    }
+    assert!(rig.hear(&certificate(1, 1, 7, &[80, 81, 82])).is_err());
+    assert!(rig.hear(&certificate(1, 1, 7, &[83, 84, 85])).is_err());
+    assert!(rig.hear(&certificate(1, 1, 7, &[2, 2])).is_err(), "the same one twice");
+    // Votes whose signatures are not those of the watchers they name.
+    let genuine = certificate(1, 1, 7, &[2, 80]);
+    let Some(Message::Down(down)) = &genuine.word.message else { panic!("it is one") };
+    let mut forged = down.votes[1].to_vec();
+    forged[8..40].copy_from_slice(&id(3).0);
+    let down = Down { votes: vec![down.votes[0].clone(), forged.into()] };
+    let forged = word(80, 1, 61, &Message::Down(down));
+    assert_eq!(forged.votes.len(), 1, "what is not true is not there");
+    assert!(rig.hear(&forged).is_err());
+    assert!(rig.hear(&certificate(1, 1, 7, &[1, 2])).is_err(), "nobody votes on itself");
+    assert_eq!(rig.standing(1), Some(Standing::Alive));
+    assert!(rig.hear(&certificate(77, 1, 7, &[2, 3])).is_err(), "nobody knows that one");
+}
+
+#[test]
+fn three_of_its_island_suffice_without_watchers() {
+    let mut rig = Rig::south();
+    rig.hear(&announce(6, 1, "south", &[])).unwrap();
+    assert!(rig.hear(&certificate(6, 1, 1, &[2, 3])).is_err());
+    assert_eq!(rig.hear(&certificate(6, 1, 1, &[2, 3, 4])), Ok(()));
+    assert_eq!(rig.view(6).reason, Some(Reason::Unilateral));
+}
+
+#[test]
+fn a_certificate_waits_for_what_it_depends_on() {
+    let mut rig = Rig::south();
+    // Its watchers 3 and 4 have fallen, too, but that is not known here yet.
+    assert!(rig.hear(&certificate(1, 1, 1, &[2])).is_err());
+    rig.hear(&farewell(3, 9)).unwrap();
+    assert_eq!(rig.standing(1), Some(Standing::Alive));
+    rig.told();
+    rig.hear(&certificate(4, 1, 1, &[2, 5])).unwrap();
+    assert_eq!(rig.standing(1), Some(Standing::Down), "its last watcher has said so");
+    assert_eq!(rig.told().1, [What::Down, What::Down]);
+    // By a record that comes after it.
+    assert!(rig.hear(&certificate(5, 4, 4, &[2])).is_err());
+    assert_eq!(rig.standing(5), Some(Standing::Alive));
+    rig.hear(&announce(5, 4, "south", &[2])).unwrap();
+    assert_eq!(rig.standing(5), Some(Standing::Down));
+}
+
+#[test]
+fn the_gone_are_forgotten_after_ten_minutes_and_stale_words_do_not_bring_them_back() {
+    let mut rig = Rig::south();
+    rig.hear(&farewell(1, 9)).unwrap();
+    rig.hear(&certificate(2, 1, 1, &[3, 4])).unwrap();
+    rig.outs();
+    rig.pass(Duration::from_secs(600));
+    let gone: Vec<MemberId> = rig
+        .outs()
+        .into_iter()
+        .filter_map(|out| if let Out::Forgotten(id) = out { Some(id) } else { None })
+        .collect();
+    assert_eq!(gone.len(), 2);
+    assert_eq!((rig.standing(1), rig.standing(2)), (None, None));
+    assert_eq!(rig.hear(&announce(1, 1, "south", &[])), Err(Refused::Stale));
+    assert_eq!(rig.hear(&announce(2, 1, "south", &[])), Err(Refused::Stale));
+    assert_eq!(rig.hear(&announce(2, 5, "south", &[])), Ok(()));
+}
+
+#[test]
+fn the_cheapest_way_is_chosen_and_kept_until_another_is_clearly_cheaper() {
+    let mut rig = Rig::new();
+    rig.route(90, &[reach("west south", 60), reach("west", 20)]);
+    rig.route(91, &[reach("south", 59)]);
+    rig.choose(&[90]);
+    rig.choose(&[90, 91]);
+    assert_eq!(rig.ways("south"), [(id(90), 60), (id(91), 59)], "hardly cheaper");
+    rig.route(91, &[reach("south", 51)]);
+    rig.choose(&[90, 91]);
+    assert_eq!(rig.ways("south"), [(id(90), 60), (id(91), 51)]);
+    rig.route(91, &[reach("south", 50)]);
+    rig.choose(&[90, 91]);
+    assert_eq!(rig.ways("south"), [(id(91), 50), (id(90), 60)], "five sixths");
+    assert_eq!(rig.ways("west"), [(id(90), 20)]);
+    rig.choose(&[90]);
+    assert_eq!(rig.ways("south"), [(id(90), 60)], "the other bridge is gone");
+}
+
+#[test]
+fn a_way_that_leads_through_our_own_island_is_none() {
+    let mut rig = Rig::new();
+    rig.route(90, &[reach("west north south", 10), reach("north", 1)]);
+    rig.choose(&[90]);
+    assert_eq!(rig.far.take_islands(), None);
+}
+
+#[test]
+fn an_island_is_down_when_no_way_has_come_for_200_ms() {
+    let mut rig = Rig::south();
+    rig.route(90, &[reach("south", 10)]);
+    rig.choose(&[90]);
+    rig.told();
+    rig.choose(&[]);
+    assert!(rig.island("south").reachable && rig.ways("south").is_empty());
+    assert_eq!(rig.far.doubted_until(), Some(rig.now + Duration::from_millis(200)));
+    rig.pass(Duration::from_millis(199));
+    rig.choose(&[90]);
+    assert_eq!((rig.told(), rig.far.doubted_until()), ((vec![], vec![]), None), "another came in time");
+    rig.choose(&[]);
+    rig.pass(Duration::from_millis(200));
+    assert_eq!(rig.told(), (vec![EventKind::IslandDown], vec![]), "one event, no funerals");
+    let view = rig.view(1);
+    assert_eq!((view.standing, view.reachable), (Standing::Alive, false));
+    assert_eq!(view.reason, Some(Reason::IslandUnreachable));
+    rig.pass(Duration::from_secs(3600));
+    rig.choose(&[90]);
+    assert_eq!(rig.told(), (vec![EventKind::IslandUp], vec![]));
+    assert!(rig.view(1).reachable);
+}
+
+#[test]
+fn an_island_that_cannot_be_reached_for_a_day_is_dropped_and_may_come_back() {
+    let mut rig = Rig::south();
+    rig.route(90, &[reach("south", 10)]);
+    rig.choose(&[90]);
+    rig.choose(&[]);
+    rig.pass(Duration::from_millis(200));
+    rig.pass(Duration::from_secs(24 * 3600 - 1));
+    rig.outs();
+    assert!(rig.far.members().count() == 5);
+    rig.pass(Duration::from_secs(1));
+    let withdrawn = rig.outs().into_iter().filter(|out| matches!(out, Out::Withdrawn(_))).count();
+    assert_eq!((withdrawn, rig.far.members().count(), rig.far.digest()), (5, 0, 0));
+    assert!(rig.far.take_islands().unwrap().is_empty());
+    assert_eq!(rig.hear(&announce(1, 1, "south", &[])), Ok(()), "no floor keeps it out");
+}
+
+#[test]
+fn a_record_of_our_own_islands_name_is_listed_and_never_reachable() {
+    let mut rig = Rig::new();
+    assert_eq!(rig.hear(&announce(1, 1, "north", &[])), Ok(()));
+    let view = rig.view(1);
+    assert_eq!((view.reachable, view.reason), (false, Some(Reason::SameNameOrSplit)));
+    assert_eq!(rig.far.take_islands(), None, "ours is no other island");
+    rig.far.set_own_island(rig.now, "west");
+    assert_eq!(rig.view(1).reason, Some(Reason::IslandUnreachable));
+    assert!(rig.far.take_islands().unwrap().contains_key("north"));
+    rig.far.set_own_island(rig.now, "north");
+    assert_eq!(rig.view(1).reason, Some(Reason::SameNameOrSplit));
+    assert!(rig.far.take_islands().unwrap().is_empty());
+}
+
+#[test]
+fn there_are_no_more_islands_than_256() {
+    let mut rig = Rig::new();
+    for number in 0..ISLANDS_MAX as u64 {
+        rig.hear(&announce(1000 + number, 1, &format!("i{number}"), &[])).unwrap();
+    }
+    assert_eq!(rig.hear(&announce(1, 1, "one-more", &[])), Err(Refused::Full));
+    // One that is empty and cannot be reached makes room.
+    rig.far.withdraw(&id(1000), &id(2));
+    assert_eq!(rig.hear(&announce(1, 1, "one-more", &[])), Ok(()));
+    assert_eq!(rig.far.take_islands().unwrap().len(), ISLANDS_MAX);
+}
+
+#[test]
+fn who_is_withdrawn_goes_unless_there_is_another_way() {
+    let mut rig = Rig::south();
+    rig.route(90, &[reach("south", 10)]);
+    rig.choose(&[90]);
+    rig.far.withdraw(&id(1), &id(70));
+    assert_eq!(rig.standing(1), Some(Standing::Alive), "we have a way");
+    rig.far.withdraw(&id(1), &id(5));
+    assert_eq!(rig.standing(1), None, "a bridge of its own island says so");
+    rig.choose(&[]);
+    rig.pass(Duration::from_millis(200));
+    rig.far.withdraw(&id(2), &id(70));
+    assert_eq!(rig.standing(2), None);
+}
+
+#[test]
+fn newer_parts_replace_older_ones_and_fewer_parts_end_the_rest() {
+    let mut rig = Rig::new();
+    let mut take = |seq, part, parts, islands: &[&str]| {
+        let reaches = islands.iter().map(|island| reach(island, 10)).collect();
+        let routes = Routes { part, parts, reaches };
+        let bytes = Identity::for_test(90).sign_word(tag(), &Message::Routes(routes.clone()), Seq(seq));
+        rig.far.routes.take(id(90), Stamp::new(1, seq), bytes, &routes)
+    };
+    assert_eq!(take(1, 0, 2, &["a"]), Ok(()));
+    assert_eq!(take(2, 1, 2, &["b"]), Ok(()));
+    assert_eq!(take(1, 0, 2, &["a"]), Err(Refused::Stale));
+    assert_eq!(take(3, 0, 1, &["c"]), Ok(()), "all there is now");
+    assert_eq!(take(2, 1, 2, &["b"]), Err(Refused::Stale), "that part is over");
+    rig.choose(&[90]);
+    assert_eq!(rig.far.take_islands().unwrap().keys().collect::<Vec<_>>(), ["c"]);
+}
+
+#[test]
+fn who_reads_on_gets_what_changed_and_who_reads_anew_gets_everything() {
+    let mut rig = Rig::south();
+    rig.hear(&certificate(1, 1, 7, &[2, 3])).unwrap();
+    let (instance, head) = rig.far.head();
+    let read = |bytes: &Bytes| read_transfer(tag(), bytes).unwrap();
+    let all = read(&rig.far.records(0, 0));
+    assert_eq!((all.instance, all.through, all.words.len()), (instance, head, 6));
+    let mut other = Rig::new();
+    for heard in &all.words {
+        let _ = other.hear(heard);
+    }
+    assert_eq!((other.far.digest(), other.standing(1)), (rig.far.digest(), Some(Standing::Down)));
+    assert!(read(&rig.far.records(instance, head)).words.is_empty());
+    rig.hear(&pulse(1, 8)).unwrap();
+    rig.hear(&farewell(2, 9)).unwrap();
+    let news = read(&rig.far.records(instance, head));
+    assert_eq!(news.words.len(), 4, "record and pulse of one, record and farewell of the other");
+    assert_eq!(read(&rig.far.records(instance + 1, head)).words.len(), 7);
+    for heard in &news.words {
+        let _ = other.hear(heard);
+    }
+    assert_eq!(other.far.digest(), rig.far.digest());
+    assert_eq!((other.standing(1), other.standing(2)), (Some(Standing::Alive), Some(Standing::Left)));
+}
+
+/// Everything that can be said of two members of an island of five, whose other three are there and stay.
+fn any_words() -> Vec<FarWord> {
+    let mut words = vec![certificate(1, 1, 4, &[3, 4]), certificate(2, 1, 1, &[3, 4])];
+    for author in [1, 2] {
+        words.push(announce(author, 1, "south", &[3, 4, 5]));
+        words.push(announce(author, 6, "south", &[3, 4, 5]));
+        words.push(pulse(author, 3));
+        words.push(pulse(author, 5));
+        words.push(certificate(author, 6, 6, &[4, 5]));
+        words.push(word(author, 2, 1, &Message::Announce(record("west", &[], false))));
+    }
+    words.push(farewell(2, 8));
+    words
+}
+
+proptest! {
+    #[test]
+    fn the_order_in_which_words_come_does_not_matter(
+        kept in prop::collection::vec(any::<bool>(), 15),
+        order in Just((0..15usize).collect::<Vec<_>>()).prop_shuffle(),
+        again in Just((0..15usize).collect::<Vec<_>>()).prop_shuffle(),
+    ) {
+        let words = any_words();
+        prop_assert_eq!(words.len(), 15);
+        let after = |order: &[usize]| {
+            let mut rig = Rig::new();
+            for author in 3..=5 {
+                rig.hear(&announce(author, 1, "south", &[])).unwrap();
+            }
+            // A word that depends on another comes again with the next digest.
+            for _ in 0..3 {
+                for index in order.iter().filter(|index| kept[**index]) {
+                    let _ = rig.hear(&words[*index]);
+                }
+            }
+            let view = |author| rig.far.members().find(|member| member.id == id(author)).map(|member| {
+                (member.stamp, member.standing, member.record.island.clone())
+            });
+            let seen = (view(1), view(2), rig.far.digest());
+            // Nothing is news any more.
+            rig.told();
+            for index in order.iter().filter(|index| kept[**index]) {
+                let _ = rig.hear(&words[*index]);
+            }
+            let own = rig.outs().into_iter().filter(|out| {
+                matches!(out, Out::Event(..) | Out::Said { what: What::Own | What::Down, .. })
+            });
+            (seen, own.count())
+        };
+        let (one, other) = (after(&order), after(&again));
+        prop_assert_eq!(&one, &other);
+        prop_assert_eq!(one.1, 0);
+    }
+}

@@ -1,0 +1,157 @@
+//! What a bridge tells of its own island to others.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::super::Membership;
+use crate::event::EventKind;
+use crate::far::FarWord;
+use crate::member::MemberId;
+use crate::outward::{News, What};
+use crate::table::Entry;
+use crate::wire::Message;
+
+/// Others are told of the same member this often at most that it lives.
+pub(super) const REFUTE_EVERY: Duration = Duration::from_secs(1);
+/// Members remembered for that.
+const REFUTED_MAX: usize = 256;
+
+impl Membership {
+    /// From now on news are kept for [`poll_news`](Self::poll_news). To be called before [`start`](Self::start).
+    pub fn tell_outward(&mut self) {
+        self.abroad.outward = true;
+    }
+
+    /// The next thing that other islands are to be told. Nothing, unless [`tell_outward`](Self::tell_outward) was called.
+    pub fn poll_news(&mut self) -> Option<News> {
+        self.abroad.news.pop_front()
+    }
+
+    pub(super) fn news(&mut self, news: News) {
+        if self.abroad.outward {
+            self.abroad.news.push_back(news);
+        }
+    }
+
+    fn say_outward(&mut self, member: MemberId, what: What, bytes: Bytes, is_urgent: bool) {
+        self.news(News::Said { member, what, bytes, is_urgent, from: None });
+    }
+
+    /// Our own record or farewell.
+    pub(in crate::membership) fn tell_own_word(&mut self, bytes: &Bytes, is_urgent: bool) {
+        if self.abroad.outward {
+            let id = self.id();
+            self.say_outward(id, What::Own, bytes.clone(), is_urgent);
+        }
+    }
+
+    /// A member of our own island has said something new: told if it counts itself to it.
+    pub(in crate::membership) fn tell_word_of(&mut self, id: &MemberId, bytes: &Bytes) {
+        if !self.abroad.outward {
+            return;
+        }
+        let Some((_, record)) =
+            self.home_record(id).filter(|(_, record)| record.island == self.record.island)
+        else {
+            return;
+        };
+        let has_left = self.table.get(id).is_some_and(Entry::has_left);
+        self.say_outward(*id, What::Own, bytes.clone(), has_left || record.draining);
+    }
+
+    /// The same for everybody who is listed: our island has another name now.
+    pub(super) fn tell_all_words(&mut self) {
+        if !self.abroad.outward {
+            return;
+        }
+        let words: Vec<(MemberId, Bytes)> = self
+            .table
+            .iter()
+            .filter_map(|(id, entry)| {
+                let record = entry.record.as_ref().map(|said| &said.bytes);
+                let end = entry.end.as_ref().filter(|_| entry.has_left()).map(|said| &said.bytes);
+                Some((*id, end.or(record)?.clone()))
+            })
+            .collect();
+        for (id, bytes) in words {
+            self.tell_word_of(&id, &bytes);
+        }
+    }
+
+    /// A member of our own island is down by this certificate.
+    pub(in crate::membership) fn tell_down(&mut self, id: &MemberId, certificate: &Bytes) {
+        if self.abroad.outward {
+            self.say_outward(*id, What::Down, certificate.clone(), true);
+        }
+    }
+
+    /// A member of our own island is not down any more. If a record says so, that was told.
+    pub(in crate::membership) fn tell_refuted(&mut self, id: &MemberId) {
+        if !self.abroad.outward {
+            return;
+        }
+        let Some(entry) = self.table.get(id) else { return };
+        let record = entry.record.as_ref().map(|said| said.stamp);
+        let newer = entry.pulse.as_ref().filter(|pulse| Some(pulse.stamp) > record);
+        if let Some(bytes) = newer.map(|said| said.bytes.clone()) {
+            self.say_outward(*id, What::Refuted, bytes, true);
+        }
+    }
+
+    /// Another island holds a member of ours, or ourselves, for down that is not: its newest pulse goes there.
+    pub(super) fn refute_abroad(&mut self, now: Instant, id: MemberId, heard: &FarWord) {
+        let lately = |at: &Instant| now.saturating_duration_since(*at) < REFUTE_EVERY;
+        let refuted = &self.abroad.refuted;
+        if !self.abroad.outward || refuted.len() >= REFUTED_MAX || refuted.get(&id).is_some_and(lately) {
+            return;
+        }
+        if id == self.id() {
+            self.abroad.refuted.insert(id, now);
+            let bytes = self.signed_beacon(now);
+            self.say_outward(id, What::Refuted, bytes, true);
+            return;
+        }
+        if self.is_known_gone(&id) {
+            return;
+        }
+        self.settle_raw(now, id);
+        let Some(entry) = self.table.get(&id) else { return };
+        let (Some(record), Some(pulse)) = (&entry.record, &entry.pulse) else { return };
+        let is_newer = heard.votes.iter().all(|vote| match &vote.message {
+            Some(Message::Suspect(vote)) => {
+                (vote.epoch, vote.record_seq) == (record.stamp.epoch, record.stamp.seq)
+                    && (vote.epoch, vote.last_seq) < (pulse.stamp.epoch, pulse.stamp.seq)
+            }
+            _ => false,
+        });
+        if is_newer {
+            let bytes = pulse.bytes.clone();
+            self.abroad.refuted.insert(id, now);
+            self.say_outward(id, What::Refuted, bytes, true);
+        }
+    }
+
+    /// A member of our own island is listed no more because its time is over.
+    pub(in crate::membership) fn tell_forgotten(&mut self, now: Instant, id: MemberId) {
+        self.unlist(now, id);
+        self.news(News::Forgotten(id));
+    }
+
+    /// A member of our own island counts itself to another.
+    pub(in crate::membership) fn tell_withdrawn(&mut self, now: Instant, id: MemberId) {
+        self.unlist(now, id);
+        self.news(News::Withdrawn(id));
+    }
+
+    /// A member, which is in the table of our own island no more, is not listed there any more.
+    pub(super) fn unlist(&mut self, now: Instant, id: MemberId) {
+        if let Some(last) = self.peers.swap_remove(&id).and_then(|peer| peer.view) {
+            self.tell(last, Some(EventKind::Forgotten));
+        }
+        self.abroad.pulls.forget(&id);
+        if self.abroad.far.routes.remove(&id) {
+            self.reconsider_ways(now);
+        }
+    }
+}
