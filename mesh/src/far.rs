@@ -180,11 +180,12 @@ impl Far {
                 }
                 self.say(id, What::Own, bytes, true);
             }
-            // Of a life that is over: it may have to be shown, but nobody is told.
+            // Of a life that is over: it may have to be shown, but no other island need be told.
             Advance::Past => {
                 if self.table.get(&id).is_some_and(|entry| entry.record.is_some() && entry.has_left()) {
+                    let is_listed = self.members.contains_key(&id);
                     self.members.entry(id).or_insert_with(FarMember::new).standing = Standing::Left;
-                    self.publish(now, id, None);
+                    self.publish(now, id, (!is_listed).then_some(EventKind::Left));
                 }
             }
         }

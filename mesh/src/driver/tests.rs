@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use super::*;
 use crate::event::EventKind;
 use crate::member::{LeaveReason, Standing};
-use crate::mesh::{BoxFuture, Ended, FetchError};
+use crate::mesh::{BoxFuture, Ended, FarWords, FetchError, News, What};
 
 /// Tables are handed over within the process: each node is known by the HTTP port it announces.
 #[derive(Default)]
@@ -45,13 +45,17 @@ impl Island {
     }
 
     fn join(&mut self, number: u16) -> Mesh {
+        self.join_as(number, MeshConfig::default())
+    }
+
+    fn join_as(&mut self, number: u16, config: MeshConfig) -> Mesh {
         let config = MeshConfig {
             name: format!("n{number}"),
             mesh: "driver tests".to_owned(),
             http_port: number,
             discovery_port: self.port,
             interfaces: vec!["lo".to_owned()],
-            ..MeshConfig::default()
+            ..config
         };
         let (mesh, task) = Mesh::join(config, Identity::fresh().unwrap(), self.nearby.clone()).unwrap();
         self.nearby.nodes.lock().unwrap().insert(number, mesh.clone());
@@ -152,4 +156,111 @@ async fn a_flood_at_one_socket_does_not_silence_a_node() {
         flooder.join().unwrap();
     }
     in_time.expect("it goes on saying that it lives");
+}
+
+/// What a bridge was told, in order.
+#[derive(Default)]
+struct Told(Mutex<Vec<News>>);
+
+impl Outward for Told {
+    fn tell(&self, news: News) {
+        self.0.lock().unwrap().push(news);
+    }
+}
+
+impl Told {
+    /// The words about `member` that were told.
+    fn about(&self, member: MemberId) -> Vec<(What, Bytes)> {
+        let of = |news: &News| match news {
+            News::Said { member: whom, what, bytes, .. } if *whom == member => Some((*what, bytes.clone())),
+            _ => None,
+        };
+        self.0.lock().unwrap().iter().filter_map(of).collect()
+    }
+}
+
+/// A bridge of an island with one member besides, and what the bridge was told.
+fn bridged(name: &str) -> (Island, Mesh, Mesh, Arc<Told>) {
+    let mut island = Island::new();
+    let told = Arc::new(Told::default());
+    let config = MeshConfig {
+        island: Some(name.to_owned()),
+        roles: vec!["bridge".to_owned()],
+        outward: Some(told.clone()),
+        ..MeshConfig::default()
+    };
+    let bridge = island.join_as(1, config);
+    let member = island.join(2);
+    (island, bridge, member, told)
+}
+
+async fn until_told(told: &Told, member: MemberId, what: What) -> Vec<Bytes> {
+    let wait = async {
+        loop {
+            let about = told.about(member);
+            if about.iter().any(|(said, _)| *said == what) {
+                return about.into_iter().map(|(_, bytes)| bytes).collect();
+            }
+            // `tell` is not to wake anybody here, so it is looked for.
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(Duration::from_secs(5), wait).await.unwrap_or_else(|_| panic!("no {what:?} of {member:?}"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_bridge_hears_of_another_island_reaches_every_node_of_its_own() {
+    let (_south, far_bridge, far_member, told) = bridged("south");
+    let (_north, bridge, member, told_north) = bridged("north");
+    let mut at_bridge = bridge.subscribe().await.unwrap();
+    let mut at_member = member.subscribe().await.unwrap();
+    let mut words = until_told(&told, far_member.id(), What::Own).await;
+    words.extend(until_told(&told, far_bridge.id(), What::Own).await);
+    let hear = |words: Vec<Bytes>, is_urgent| {
+        let from = far_bridge.id();
+        bridge.hear_far(FarWords { from, withdrawn: Vec::new(), words, is_urgent })
+    };
+    // Many, so that they are verified elsewhere; one is not true.
+    let mut mangled = words[0].to_vec();
+    mangled[80] ^= 1;
+    words.extend(vec![Bytes::from(mangled); 20]);
+    hear(words, false).await.unwrap();
+    let listed = bridge.table().get(&far_member.id()).expect("merged when it returns");
+    assert!(listed.far && !listed.reachable);
+    assert!(!told_north.about(far_member.id()).is_empty(), "its other links are told before it returns");
+    until(&mut at_bridge, EventKind::Joined, far_member.id()).await;
+    until(&mut at_member, EventKind::Joined, far_member.id()).await;
+
+    let path = crate::path::Path::new(vec!["south".to_owned()]).unwrap();
+    let cost = Duration::from_millis(7);
+    let reach = crate::reach::Reach { path, cost, load: crate::reach::IslandLoad::default() };
+    bridge.say_reaches(vec![reach.clone()]).await.unwrap();
+    let mut islands = member.islands();
+    let up = islands.wait_for(|islands| islands.get("south").is_some_and(|south| south.reachable));
+    let south = timeout(Duration::from_secs(5), up).await.unwrap().unwrap()["south"].clone();
+    assert_eq!((south.ways[0].bridge, &south.ways[0].reach), (bridge.id(), &reach));
+    let reachable = async {
+        while !member.table().get(&far_member.id()).is_some_and(|listed| listed.reachable) {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(Duration::from_secs(5), reachable).await.expect("the table says so, too");
+    assert!(member.table().all().iter().filter(|listed| listed.far).count() == 2);
+
+    far_member.leave(LeaveReason::Stopped).await;
+    until_told(&told, far_member.id(), What::Own).await;
+    let last = async {
+        loop {
+            let (_, bytes) = told.about(far_member.id()).pop().unwrap();
+            if bytes[3] == crate::wire::kind::FAREWELL {
+                return bytes;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let farewell = timeout(Duration::from_secs(5), last).await.unwrap();
+    hear(vec![farewell], true).await.unwrap();
+    until(&mut at_member, EventKind::Left, far_member.id()).await;
+    bridge.set_foreign(BTreeSet::from([member.id()]));
+    until(&mut at_bridge, EventKind::Forgotten, member.id()).await;
 }

@@ -262,10 +262,17 @@ impl Membership {
         }
         // Another bridge has said it.
         abroad.pending.retain(|_, said| said != bytes);
-        if header.kind != kind::DOWN && self.is_abroad(&header.author) {
-            self.abroad.far.check_fresh(header, bytes)?;
+        if header.kind == kind::DOWN || !self.is_abroad(&header.author) {
+            return Ok(());
         }
-        Ok(())
+        let record = self.abroad.far.record(&header.author);
+        match record
+            .filter(|(_, record)| header.kind == kind::ANNOUNCE && record.island == self.record.island)
+        {
+            // The very word that came over a bridge, heard directly, is news.
+            Some((stamp, _)) if header.stamp >= stamp => Ok(()),
+            _ => self.abroad.far.check_fresh(header, bytes),
+        }
     }
 
     /// Whether anything there is to be looked at so.

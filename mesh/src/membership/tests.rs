@@ -6,11 +6,14 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::event::EventKind;
+use crate::far::read_transfer;
 use crate::member::{LeaveReason, Reason, Standing};
+use crate::outward::News;
 use crate::transfer::{self, VerifiedTransfer};
 use crate::verify::Refused;
 use crate::wire::{Message, kind};
 
+mod abroad;
 mod anything;
 mod hostile;
 mod trouble;
@@ -30,6 +33,10 @@ struct Wire {
     sent: BTreeMap<u8, usize>,
     /// Every datagram that was sent.
     recorded: Vec<Bytes>,
+    /// What other islands would have been told, by node.
+    news: Vec<Vec<News>>,
+    /// How often somebody asked a bridge what it knows.
+    pulls: usize,
 }
 
 fn address(node: usize) -> SocketAddr {
@@ -66,6 +73,8 @@ impl Wire {
             unheard: BTreeSet::new(),
             sent: BTreeMap::new(),
             recorded: Vec::new(),
+            news: Vec::new(),
+            pulls: 0,
         };
         for node in 0..count {
             wire.add(settings(node), Identity::for_test(node as u64));
@@ -75,7 +84,11 @@ impl Wire {
 
     fn add(&mut self, settings: Settings, identity: Identity) -> usize {
         let at = self.nodes.len();
+        let is_bridge = settings.roles.iter().any(|role| role == "bridge");
         let mut node = Membership::new(settings, identity, at as u64, self.now);
+        if is_bridge {
+            node.tell_outward();
+        }
         let addresses = vec![Address { ip: address(at).ip(), prefix: 16 }];
         node.set_interfaces(
             self.now,
@@ -84,6 +97,7 @@ impl Wire {
         node.start(self.now);
         self.nodes.push(node);
         self.events.push(Vec::new());
+        self.news.push(Vec::new());
         self.cut.push(false);
         self.deaf.push(false);
         self.settle();
@@ -113,6 +127,7 @@ impl Wire {
                     self.events[at].extend(event.member().map(|member| (event.kind, member.id)));
                 }
                 while self.nodes[at].poll_change().is_some() {}
+                self.news[at].extend(std::iter::from_fn(|| self.nodes[at].poll_news()));
                 while let Some(Transmit { to, bytes }) = self.nodes[at].poll_transmit() {
                     quiet = false;
                     *self.sent.entry(bytes[3]).or_default() += 1;
@@ -130,6 +145,19 @@ impl Wire {
                         {
                             let _ = self.nodes[other].handle_datagram(self.now, from, bytes.clone());
                         }
+                    }
+                }
+                while let Some(FarFetch { from, instance, since, .. }) = self.nodes[at].poll_far_fetch() {
+                    quiet = false;
+                    self.pulls += 1;
+                    let other = self.nodes.iter().position(|node| node.id() == from);
+                    match other.filter(|other| !self.cut[*other] && !self.cut[at]) {
+                        Some(other) => {
+                            let body = self.nodes[other].far_records(instance, since);
+                            let transfer = read_transfer(MeshTag::of("test"), &body).unwrap();
+                            self.nodes[at].merge_far(self.now, from, &transfer);
+                        }
+                        None => self.nodes[at].far_fetch_failed(self.now, from),
                     }
                 }
                 while let Some(Fetch { from, .. }) = self.nodes[at].poll_fetch() {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::far::FarWord;
 use crate::member::Epoch;
 
 /// One thing that can happen to node 0.
@@ -25,6 +26,11 @@ enum Step {
     Proved(u8),
     Table(u8),
     NoTable(u8),
+    /// The same words, over a bridge.
+    Far(Vec<prop::sample::Index>, bool),
+    Withdrawn(u8),
+    Foreign(u8),
+    Reaches(u8),
 }
 
 fn any_step() -> impl Strategy<Value = Step> {
@@ -46,6 +52,11 @@ fn any_step() -> impl Strategy<Value = Step> {
         1 => (0..6u8).prop_map(Step::Proved),
         2 => (0..6u8).prop_map(Step::Table),
         1 => (0..6u8).prop_map(Step::NoTable),
+        4 => (prop::collection::vec(any::<Index>(), 1..9), any::<bool>())
+            .prop_map(|(words, urgent)| Step::Far(words, urgent)),
+        1 => (0..6u8).prop_map(Step::Withdrawn),
+        1 => (0..12u8).prop_map(Step::Foreign),
+        1 => any::<u8>().prop_map(Step::Reaches),
     ]
 }
 
@@ -62,7 +73,24 @@ fn recording() -> (Vec<Bytes>, VerifiedTransfer, Instant) {
     wire.add(settings(1), again);
     wire.run_for(SECOND);
     let table = transfer::verify_transfer(MeshTag::of("test"), wire.nodes[2].export(wire.now));
-    (wire.recorded, table, wire.now)
+    let mut words = wire.recorded;
+    words.extend(words_of_elsewhere());
+    (words, table, wire.now)
+}
+
+/// Members of that island are on others, and somebody there is down.
+fn words_of_elsewhere() -> Vec<Bytes> {
+    let mut words = Vec::new();
+    for number in [2, 3, 30, 31] {
+        let identity = Identity::for_test(number);
+        for (seq, draining) in [(5_000, false), (6_000, true)] {
+            let record = abroad::record_of(number, "south", &[2, 30], draining);
+            words.push(identity.sign_word(MeshTag::of("test"), &Message::Announce(record), Seq(seq)));
+        }
+    }
+    words.extend(abroad::certificates_about(31, 5_000, &[2, 30]));
+    words.extend(abroad::certificates_about(3, 6_000, &[2]));
+    words
 }
 
 fn take(node: &mut Membership, now: Instant, step: Step, words: &[Bytes], table: &VerifiedTransfer) {
@@ -99,7 +127,21 @@ fn take(node: &mut Membership, now: Instant, step: Step, words: &[Bytes], table:
         Step::Refused(number) => node.refused_connection(now, id(number)),
         Step::Proved(number) => node.proved(now, id(number)),
         Step::Table(number) => node.merge(now, id(number), table),
-        Step::NoTable(number) => node.fetch_failed(now, id(number)),
+        Step::NoTable(number) => {
+            node.fetch_failed(now, id(number));
+            node.far_fetch_failed(now, id(number));
+        }
+        Step::Far(chosen, is_urgent) => {
+            let chosen = chosen.iter().map(|word| word.get(words).clone());
+            let words: Vec<FarWord> = chosen.filter_map(abroad::verified).collect();
+            node.hear_far(now, id(90), &[], &words, is_urgent);
+        }
+        Step::Withdrawn(number) => node.hear_far(now, id(2), &[id(number)], &[], false),
+        Step::Foreign(number) => node.set_foreign(now, BTreeSet::from([id(number)])),
+        Step::Reaches(cost) => {
+            let island = if cost % 2 == 0 { "south" } else { "west" };
+            node.say_reaches(now, vec![abroad::reach(island, cost.into())]);
+        }
     }
 }
 
@@ -121,17 +163,20 @@ proptest! {
                 prop_assert!(transmit.bytes.len() <= crate::wire::DATAGRAM_BYTES_MAX);
             }
             while node.poll_change().is_some() || node.poll_fetch().is_some() {}
+            while node.poll_far_fetch().is_some() {}
             while let Some(event) = node.poll_event() {
                 number += 1;
                 prop_assert_eq!(event.number, number);
-                let member = event.member().unwrap();
+                let Some(member) = event.member() else { continue };
                 if event.kind == EventKind::Forgotten {
                     told.remove(&member.id);
                 } else if !member.is_self {
                     told.insert(member.id, member.standing);
                 }
             }
-            let listed: BTreeMap<_, _> = node.members().map(|member| (member.id, member.standing)).collect();
+            let all = || node.members().chain(node.far_members());
+            let listed: BTreeMap<_, _> = all().map(|member| (member.id, member.standing)).collect();
+            prop_assert_eq!(listed.len(), all().count(), "nobody is here and elsewhere");
             prop_assert_eq!(&listed, &told);
         }
     }

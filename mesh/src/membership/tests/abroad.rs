@@ -1,0 +1,482 @@
+//! Two islands, each on a wire of its own, and a link between their bridges that carries what either tells.
+
+use super::*;
+use crate::far::FarWord;
+use crate::member::{Record, Seq};
+use crate::outward::What;
+use crate::path::Path;
+use crate::reach::{IslandLoad, Reach};
+use crate::verify::Scheme;
+use crate::wire::{Down, Suspect};
+
+const MS: Duration = Duration::from_millis(1);
+
+pub(super) fn verified(bytes: Bytes) -> Option<FarWord> {
+    FarWord::verify(Scheme::Ed25519, MeshTag::of("test"), bytes).ok()
+}
+
+pub(super) fn reach(islands: &str, millis: u64) -> Reach {
+    let path = Path::new(islands.split(' ').map(str::to_owned).collect()).unwrap();
+    Reach { path, cost: Duration::from_millis(millis), load: IslandLoad::default() }
+}
+
+pub(super) fn record_of(number: u64, island: &str, watchers: &[u64], draining: bool) -> Record {
+    Record {
+        name: format!("f{number}"),
+        roles: Vec::new(),
+        addresses: Vec::new(),
+        http_port: 1233,
+        unicast_port: 4000,
+        island: island.to_owned(),
+        island_given: true,
+        draining,
+        catalogue: None,
+        watchers: watchers.iter().map(|number| Identity::for_test(*number).id()).collect(),
+        protocol: (1, 1),
+        version: String::new(),
+        tags: Vec::new(),
+    }
+}
+
+/// The certificate by all these voters that the member is down, judged by its record with this seq.
+pub(super) fn certificates_about(number: u64, seq: u64, voters: &[u64]) -> Option<Bytes> {
+    let vote = Suspect {
+        target: Identity::for_test(number).id(),
+        epoch: crate::member::Epoch(1),
+        record_seq: Seq(seq),
+        last_seq: Seq(seq),
+        silence_ms: 700,
+    };
+    let tag = MeshTag::of("test");
+    let sign =
+        |voter: &u64| Identity::for_test(*voter).sign_word(tag, &Message::Suspect(vote), Seq(1_000_000));
+    let votes = voters.iter().map(sign).collect();
+    let down = Message::Down(Down { votes });
+    Some(Identity::for_test(*voters.first()?).sign_word(tag, &down, Seq(1_000_001)))
+}
+
+fn announce(number: u64, seq: u64, island: &str) -> Bytes {
+    let record = record_of(number, island, &[], false);
+    Identity::for_test(number).sign_word(MeshTag::of("test"), &Message::Announce(record), Seq(seq))
+}
+
+fn on(island: &str, number: usize, roles: &[&str]) -> Settings {
+    Settings {
+        island: Some(island.to_owned()),
+        roles: roles.iter().map(|role| (*role).to_owned()).collect(),
+        ..settings(number)
+    }
+}
+
+/// Nodes 0 and 1 are members, 2 is a bridge; more bridges follow.
+fn island(name: &str, now: Instant, first_key: u64) -> Wire {
+    let mut wire = Wire::of(0);
+    wire.now = now;
+    for number in 0..3 {
+        let roles: &[&str] = if number == 2 { &["bridge"] } else { &["pieces"] };
+        wire.add(on(name, number, roles), Identity::for_test(first_key + number as u64));
+    }
+    wire
+}
+
+const BRIDGE: usize = 2;
+
+/// "north" and "south", and what their bridges have said to each other.
+struct Islands {
+    north: Wire,
+    south: Wire,
+    /// Whether the link carries.
+    up: bool,
+    /// Words that were carried.
+    carried: usize,
+}
+
+impl Islands {
+    fn new() -> Self {
+        let north = island("north", Instant::now(), 200);
+        let south = island("south", north.now, 300);
+        let mut islands = Self { north, south, up: true, carried: 0 };
+        islands.reach();
+        islands.run_for(2 * SECOND);
+        islands
+    }
+
+    /// Both bridges say what the link reaches, or that it reaches nothing.
+    fn reach(&mut self) {
+        for (wire, other) in [(&mut self.north, "south"), (&mut self.south, "north")] {
+            let reaches = if self.up { vec![reach(other, 10)] } else { Vec::new() };
+            wire.nodes[BRIDGE].say_reaches(wire.now, reaches);
+            wire.settle();
+        }
+    }
+
+    fn carry(&mut self) {
+        while self.up && !(self.north.news[BRIDGE].is_empty() && self.south.news[BRIDGE].is_empty()) {
+            self.carried += carry(&mut self.north, &mut self.south) + carry(&mut self.south, &mut self.north);
+        }
+    }
+
+    fn run_for(&mut self, length: Duration) {
+        let end = self.north.now + length;
+        while self.north.now < end {
+            self.north.run_for(5 * MS);
+            self.south.run_for(5 * MS);
+            self.carry();
+        }
+    }
+
+    /// What all nodes of north but its bridge say of this node of south.
+    fn seen(&self, of: usize) -> Vec<Option<Standing>> {
+        [0, 1].map(|at| far_standing(&self.north, at, self.south.nodes[of].id())).to_vec()
+    }
+}
+
+fn carry(from: &mut Wire, to: &mut Wire) -> usize {
+    let (peer, ours) = (from.nodes[BRIDGE].id(), to.nodes[BRIDGE].id());
+    let (mut words, mut withdrawn) = (Vec::new(), Vec::new());
+    for news in std::mem::take(&mut from.news[BRIDGE]) {
+        match news {
+            News::Said { from, .. } if from == Some(ours) => {}
+            News::Said { bytes, is_urgent, .. } => words.push((is_urgent, verified(bytes).unwrap())),
+            News::Withdrawn(id) => withdrawn.push(id),
+            News::Forgotten(_) => {}
+        }
+    }
+    let now = to.now;
+    to.nodes[BRIDGE].hear_far(now, peer, &withdrawn, &[], false);
+    for (is_urgent, word) in &words {
+        to.nodes[BRIDGE].hear_far(now, peer, &[], std::slice::from_ref(word), *is_urgent);
+    }
+    to.settle();
+    words.len()
+}
+
+fn far_member(wire: &Wire, at: usize, id: MemberId) -> Option<Arc<Member>> {
+    wire.nodes[at].far_members().find(|member| member.id == id).cloned()
+}
+
+fn far_standing(wire: &Wire, at: usize, id: MemberId) -> Option<Standing> {
+    far_member(wire, at, id).map(|member| member.standing)
+}
+
+fn count(wire: &Wire, at: usize, kind: EventKind, id: MemberId) -> usize {
+    wire.events[at].iter().filter(|event| **event == (kind, id)).count()
+}
+
+/// A bridge hears this from a link, as the first of its words or among those that can wait.
+fn hear_far(wire: &mut Wire, at: usize, words: &[Bytes], is_urgent: bool) {
+    let words: Vec<FarWord> = words.iter().cloned().filter_map(verified).collect();
+    let now = wire.now;
+    wire.nodes[at].hear_far(now, Identity::for_test(900).id(), &[], &words, is_urgent);
+    wire.settle();
+}
+
+#[test]
+fn every_node_lists_the_members_of_the_other_island_and_can_reach_them() {
+    let islands = Islands::new();
+    for wire in [&islands.north, &islands.south] {
+        let digests: BTreeSet<u64> = wire.nodes.iter().map(|node| node.abroad.far.digest()).collect();
+        assert!(digests.len() == 1 && !digests.contains(&0), "{digests:?}");
+        for node in &wire.nodes {
+            let far: Vec<_> = node.far_members().collect();
+            assert_eq!(far.len(), 3);
+            assert!(far.iter().all(|member| member.far && member.reachable && member.reason.is_none()));
+            // Our own island is as it was.
+            assert_eq!((node.members().count(), node.table.len()), (2, 2));
+            assert!(node.record.watchers.iter().all(|id| node.members().any(|member| member.id == *id)));
+        }
+        let (digest, export) = (wire.nodes[0].digest(), wire.nodes[0].export(wire.now));
+        assert!(wire.nodes.iter().all(|node| node.digest() == digest));
+        let far = wire.nodes[0].far_members().next().unwrap();
+        assert!(export.words.iter().all(|word| word.bytes[8..40] != far.id.0));
+    }
+    assert_eq!(count(&islands.north, 0, EventKind::Joined, islands.south.nodes[1].id()), 1);
+}
+
+#[test]
+fn once_told_nothing_is_said_again() {
+    let mut islands = Islands::new();
+    let (carried, pulls) = (islands.carried, islands.north.pulls);
+    islands.run_for(20 * SECOND);
+    assert_eq!((islands.carried, islands.north.pulls), (carried, pulls));
+}
+
+#[test]
+fn a_farewell_and_a_crash_are_known_on_the_other_island() {
+    let mut islands = Islands::new();
+    let now = islands.south.now;
+    islands.south.nodes[0].leave(now, LeaveReason::Stopped);
+    islands.south.settle();
+    islands.carry();
+    islands.run_for(25 * MS);
+    assert_eq!(islands.seen(0), [Some(Standing::Left); 2], "an urgent word is said to the whole island");
+    assert_eq!(count(&islands.north, 0, EventKind::Left, islands.south.nodes[0].id()), 1);
+
+    islands.south.cut[1] = true;
+    islands.run_for(900 * MS);
+    assert_eq!(islands.seen(1), [Some(Standing::Down); 2]);
+    let seen = far_member(&islands.north, 0, islands.south.nodes[1].id()).unwrap();
+    assert!(!seen.reachable && seen.reason == Some(Reason::NoAnswer), "{:?}", seen.reason);
+    islands.south.cut[1] = false;
+    islands.run_for(SECOND);
+    assert_eq!(islands.seen(1), [Some(Standing::Alive); 2]);
+    assert_eq!(count(&islands.north, 0, EventKind::Back, islands.south.nodes[1].id()), 1);
+    let digest = islands.north.nodes[BRIDGE].abroad.far.digest();
+    assert!(islands.north.nodes.iter().all(|node| node.abroad.far.digest() == digest));
+}
+
+#[test]
+fn a_cut_link_makes_one_event_and_a_healed_one_another() {
+    let mut islands = Islands::new();
+    let id = islands.south.nodes[0].id();
+    let before = islands.north.events[0].len();
+    islands.up = false;
+    islands.reach();
+    islands.run_for(400 * MS);
+    let seen = far_member(&islands.north, 0, id).unwrap();
+    assert_eq!((seen.standing, seen.reachable), (Standing::Alive, false));
+    assert_eq!(seen.reason, Some(Reason::IslandUnreachable));
+    assert_eq!(islands.north.events[0].len(), before, "nothing happened to any member");
+    let known = islands.north.nodes[0].take_islands().unwrap();
+    assert!(!known["south"].reachable && known["south"].ways.is_empty());
+    islands.up = true;
+    islands.reach();
+    islands.run_for(100 * MS);
+    assert!(far_member(&islands.north, 0, id).unwrap().reachable);
+    let known = islands.north.nodes[0].take_islands().unwrap();
+    assert_eq!(known["south"].ways[0].bridge, islands.north.nodes[BRIDGE].id());
+}
+
+#[test]
+fn the_ways_of_a_bridge_that_died_count_no_more() {
+    let mut islands = Islands::new();
+    islands.north.cut[BRIDGE] = true;
+    islands.run_for(1200 * MS);
+    assert_eq!(islands.north.standing(0, BRIDGE), Some(Standing::Down));
+    let seen = far_member(&islands.north, 0, islands.south.nodes[0].id()).unwrap();
+    assert_eq!(seen.reason, Some(Reason::IslandUnreachable));
+    islands.north.cut[BRIDGE] = false;
+    islands.run_for(SECOND);
+    assert!(far_member(&islands.north, 0, seen.id).unwrap().reachable, "it is back, and so are its ways");
+}
+
+#[test]
+fn a_newcomer_knows_the_ways_at_once_and_the_members_soon() {
+    let mut islands = Islands::new();
+    let new = islands.north.add(on("north", 3, &["pieces"]), Identity::for_test(250));
+    assert!(islands.north.nodes[new].take_islands().is_some_and(|known| known["south"].reachable));
+    islands.run_for(450 * MS);
+    assert_eq!(islands.north.nodes[new].far_members().filter(|member| member.reachable).count(), 3);
+}
+
+#[test]
+fn another_bridge_takes_over_and_urgent_words_are_said_once() {
+    let mut islands = Islands::new();
+    let second = islands.north.add(on("north", 3, &["bridge"]), Identity::for_test(250));
+    let now = islands.north.now;
+    islands.north.nodes[second].say_reaches(now, vec![reach("south", 100)]);
+    islands.run_for(SECOND);
+    let known = islands.north.nodes[0].take_islands().unwrap();
+    let bridges: Vec<_> = known["south"].ways.iter().map(|way| way.bridge).collect();
+    assert_eq!(bridges, [islands.north.nodes[BRIDGE].id(), islands.north.nodes[second].id()]);
+    // Both hear the farewell from links of their own; it is on the wire once.
+    let farewell = Message::Farewell(crate::wire::Farewell { reason: LeaveReason::Stopped });
+    let farewell = Identity::for_test(300).sign_word(MeshTag::of("test"), &farewell, Seq(1_000_000));
+    islands.north.sent.clear();
+    islands.north.news[second].clear();
+    hear_far(&mut islands.north, BRIDGE, std::slice::from_ref(&farewell), true);
+    hear_far(&mut islands.north, second, std::slice::from_ref(&farewell), true);
+    islands.north.run_for(50 * MS);
+    assert_eq!(islands.north.sent.get(&kind::FAREWELL), Some(&1));
+    assert_eq!(islands.seen(0), [Some(Standing::Left); 2]);
+    assert_eq!(islands.north.news[second].len(), 1, "its other links must be told");
+    islands.north.cut[BRIDGE] = true;
+    islands.run_for(1200 * MS);
+    assert!(far_member(&islands.north, 0, islands.south.nodes[1].id()).unwrap().reachable);
+}
+
+#[test]
+fn a_bridge_hears_an_urgent_word_on_the_wire_and_tells_it_on() {
+    let mut islands = Islands::new();
+    let second = islands.north.add(on("north", 3, &["bridge"]), Identity::for_test(250));
+    islands.run_for(SECOND);
+    islands.north.news[second].clear();
+    let now = islands.south.now;
+    islands.south.nodes[0].leave(now, LeaveReason::Stopped);
+    islands.south.settle();
+    islands.carry();
+    islands.run_for(25 * MS);
+    let told: Vec<_> = islands.north.news[second].iter().collect();
+    assert!(matches!(told[..], [News::Said { what: What::Own, is_urgent: true, .. }]), "{told:?}");
+}
+
+#[test]
+fn members_that_we_hear_win_over_what_bridges_say() {
+    let mut north = island("north", Instant::now(), 200);
+    north.run_for(2 * SECOND);
+    let id = north.nodes[0].id();
+    let elsewhere = announce(200, 1_000_000, "south");
+    hear_far(&mut north, BRIDGE, std::slice::from_ref(&elsewhere), false);
+    assert_eq!(far_standing(&north, BRIDGE, id), None);
+    assert_eq!(north.standing(BRIDGE, 0), Some(Standing::Alive));
+    // Gone from here, it is where it says.
+    north.cut[0] = true;
+    north.run_for(SECOND);
+    hear_far(&mut north, BRIDGE, &[elsewhere], false);
+    assert_eq!(north.standing(BRIDGE, 0), None);
+    assert_eq!(far_standing(&north, BRIDGE, id), Some(Standing::Alive));
+    north.run_for(3 * SECOND);
+    assert_eq!((north.standing(1, 0), far_standing(&north, 1, id)), (None, Some(Standing::Alive)));
+    // Nor do older words on the wire, or in others' tables, bring it home.
+    let before = north.recorded.iter().find(|word| word[8..40] == id.0 && word[3] == kind::ANNOUNCE).cloned();
+    assert!(north.nodes[1].handle_datagram(north.now, broadcast_from(0), before.unwrap()).is_err());
+    north.run_for(20 * SECOND);
+    assert_eq!(north.standing(1, 0), None);
+}
+
+#[test]
+fn a_split_island_lists_its_other_half_and_takes_it_back_when_it_hears_it() {
+    let mut north = island("north", Instant::now(), 200);
+    north.run_for(2 * SECOND);
+    let word = announce(250, 7, "north");
+    hear_far(&mut north, BRIDGE, std::slice::from_ref(&word), false);
+    north.run_for(SECOND);
+    for at in [0, 1, BRIDGE] {
+        let seen = far_member(&north, at, Identity::for_test(250).id()).unwrap();
+        assert_eq!((seen.reachable, seen.reason), (false, Some(Reason::SameNameOrSplit)));
+        assert!(seen.http_addresses.is_empty());
+    }
+    // The wires are joined again: the same word, heard directly.
+    north.nodes[0].handle_datagram(north.now, broadcast_from(50), word).unwrap();
+    north.settle();
+    assert!(far_member(&north, 0, Identity::for_test(250).id()).is_none());
+    assert!(north.nodes[0].members().any(|member| member.id == Identity::for_test(250).id() && !member.far));
+    north.run_for(5 * SECOND);
+    assert!(far_member(&north, 1, Identity::for_test(250).id()).is_none(), "and for all others");
+}
+
+#[test]
+fn on_the_wire_only_urgent_words_of_known_far_members_count() {
+    let mut north = island("north", Instant::now(), 200);
+    north.run_for(2 * SECOND);
+    let now = north.now;
+    let hear = |north: &mut Wire, word: Bytes| north.nodes[0].handle_datagram(now, broadcast_from(50), word);
+    assert_eq!(hear(&mut north, announce(300, 5, "south")), Err(Refused::Island), "nobody knows that one");
+    hear_far(&mut north, BRIDGE, &[announce(300, 5, "south")], false);
+    north.run_for(SECOND);
+    let now = north.now;
+    let hear = |north: &mut Wire, word: Bytes| {
+        let outcome = north.nodes[0].handle_datagram(now, broadcast_from(50), word);
+        north.settle();
+        outcome
+    };
+    assert_eq!(hear(&mut north, announce(300, 6, "south")), Err(Refused::Island));
+    let beacon = crate::wire::Beacon {
+        record_seq: Seq(5),
+        load: Load::default(),
+        full: false,
+        deaf: false,
+        digest: 0,
+        far: None,
+    };
+    let tag = MeshTag::of("test");
+    let beacon = Identity::for_test(300).sign_word(tag, &Message::Beacon(beacon), Seq(7));
+    north.sent.clear();
+    assert_eq!(hear(&mut north, beacon), Err(Refused::Island));
+    let record = record_of(300, "south", &[], true);
+    let draining = Identity::for_test(300).sign_word(tag, &Message::Announce(record), Seq(8));
+    let mut forged = draining.to_vec();
+    forged[70] ^= 1;
+    assert!(hear(&mut north, forged.into()).is_err());
+    assert_eq!(hear(&mut north, draining), Ok(()));
+    let seen = far_member(&north, 0, Identity::for_test(300).id()).unwrap();
+    assert!(seen.record.draining && seen.far);
+    north.run_for(3 * SECOND);
+    assert_eq!(north.sent.get(&kind::HELLO), None, "it is no stranger");
+}
+
+#[test]
+fn what_foreign_keys_say_on_the_wire_is_ignored() {
+    let mut north = island("north", Instant::now(), 200);
+    north.run_for(2 * SECOND);
+    let now = north.now;
+    let foreign = BTreeSet::from([north.nodes[1].id(), Identity::for_test(77).id()]);
+    north.nodes[BRIDGE].set_foreign(now, foreign);
+    north.settle();
+    assert_eq!(north.standing(BRIDGE, 1), None);
+    north.run_for(5 * SECOND);
+    assert_eq!(north.standing(BRIDGE, 1), None, "neither by its own words nor in others' tables");
+    assert_eq!(north.standing(BRIDGE, 0), Some(Standing::Alive));
+    let word = announce(77, 1, "north");
+    let heard = north.nodes[BRIDGE].handle_datagram(north.now, broadcast_from(50), word);
+    assert_eq!(heard, Err(Refused::Island));
+}
+
+#[test]
+fn a_bridge_tells_everything_that_others_must_know_of_its_island() {
+    let mut north = island("north", Instant::now(), 200);
+    north.run_for(2 * SECOND);
+    let about = |north: &mut Wire, id: MemberId| -> Vec<(What, bool)> {
+        let news = std::mem::take(&mut north.news[BRIDGE]);
+        let of = |news: News| match news {
+            News::Said { member, what, is_urgent, from: None, .. } if member == id => Some((what, is_urgent)),
+            _ => None,
+        };
+        news.into_iter().filter_map(of).collect()
+    };
+    let (own, id) = (north.nodes[BRIDGE].id(), north.nodes[0].id());
+    let said = north.news[BRIDGE].clone();
+    assert!(said.iter().any(|news| matches!(news, News::Said { member, .. } if *member == own)));
+    let first = about(&mut north, id);
+    assert!(!first.is_empty() && first.iter().all(|told| *told == (What::Own, false)), "{first:?}");
+    north.cut[0] = true;
+    north.run_for(SECOND);
+    assert_eq!(about(&mut north, id), [(What::Down, true)]);
+    north.cut[0] = false;
+    north.run_for(SECOND);
+    let back = about(&mut north, id);
+    assert!(back.contains(&(What::Refuted, true)), "{back:?}");
+    north.nodes[0].drain(north.now);
+    north.settle();
+    assert_eq!(about(&mut north, id), [(What::Own, true)]);
+    north.nodes[0].leave(north.now, LeaveReason::Stopped);
+    north.settle();
+    assert_eq!(about(&mut north, id), [(What::Own, true)]);
+    north.run_for(601 * SECOND);
+    assert!(north.news[BRIDGE].contains(&News::Forgotten(id)));
+    assert!(north.news[0].is_empty(), "nobody else keeps news");
+}
+
+#[test]
+fn a_verdict_on_one_of_ours_that_is_void_is_answered_with_its_pulse() {
+    let mut north = island("north", Instant::now(), 200);
+    north.run_for(5 * SECOND);
+    north.news[BRIDGE].clear();
+    let id = north.nodes[0].id();
+    let seq = north.nodes[BRIDGE].table.get(&id).unwrap().record.as_ref().unwrap().stamp.seq;
+    let down = certificates_about(200, seq.0, &[201, 202]).unwrap();
+    for _ in 0..3 {
+        hear_far(&mut north, BRIDGE, std::slice::from_ref(&down), true);
+    }
+    assert!(
+        matches!(&north.news[BRIDGE][..], [News::Said { what: What::Refuted, member, .. }] if *member == id),
+        "{:?}",
+        north.news[BRIDGE]
+    );
+    assert_eq!(north.standing(BRIDGE, 0), Some(Standing::Alive));
+}
+
+#[test]
+fn a_bridge_that_brings_nothing_new_is_left_in_peace() {
+    let mut north = island("north", Instant::now(), 200);
+    north.run_for(SECOND);
+    hear_far(&mut north, BRIDGE, &[announce(300, 5, "south"), announce(301, 5, "south")], false);
+    north.run_for(SECOND);
+    assert_eq!(north.pulls, 2, "both others have asked once");
+    // It has forgotten somebody whom the others know.
+    north.nodes[BRIDGE].abroad.far.give_home(&Identity::for_test(300).id());
+    north.pulls = 0;
+    north.run_for(30 * SECOND);
+    assert!((2..=6).contains(&north.pulls), "{}", north.pulls);
+    assert_eq!(north.nodes[0].far_members().count(), 2);
+}
