@@ -68,6 +68,11 @@ impl Outcome {
         self.right + self.failures.len() as u64
     }
 
+    /// How many requests failed later than this.
+    pub(crate) fn failures_after(&self, when: Instant) -> usize {
+        self.failures.iter().filter(|(at, _)| *at > when).count()
+    }
+
     /// How many right answers had this status.
     pub(crate) fn count(&self, status: u16) -> usize {
         self.latencies.get(&status).map_or(0, Vec::len)

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
+use crate::measure::percentile;
 use crate::network::{Host, Wire};
 
 /// UDP port of bridges.
@@ -22,6 +23,8 @@ pub(crate) const QUIC_PORT: u16 = 5236;
 const UNDER_WAY_MAX: usize = 4096;
 /// The largest datagram.
 const DATAGRAM_BYTES: usize = 65_536;
+/// Long for a datagram there and back.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// How often a relay looks whether it has ended.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -54,6 +57,19 @@ impl Sea {
         self.wire.cut_off(host, cut)
     }
 
+    /// Nothing goes between these two any more, either way; or again.
+    pub(crate) fn cut_between(&self, one: &Host, other: &Host, cut: bool) -> Result<()> {
+        self.wire.cut_one_way(one, other, cut)?;
+        self.wire.cut_one_way(other, one, cut)
+    }
+
+    /// A host that is on the sea alone.
+    pub(crate) fn host(&mut self, label: &str) -> Result<Host> {
+        let host = Host::new(label)?;
+        self.plug(&host)?;
+        Ok(host)
+    }
+
     /// A relay to the bridge at `to`: datagrams take `delay` longer, each way.
     pub(crate) fn relay(&mut self, to: Ipv4Addr, delay: Duration) -> Result<Relay> {
         let host = Host::new("relay")?;
@@ -68,7 +84,8 @@ pub(crate) struct Relay {
     /// Where to dial instead.
     pub(crate) at: SocketAddr,
     ended: Arc<AtomicBool>,
-    _host: Host,
+    host: Host,
+    delay: Duration,
 }
 
 /// A datagram on its way: when it is due, from which socket, to whom.
@@ -129,7 +146,7 @@ impl Relay {
                 let _ = letters.try_send(letter);
             }
         });
-        Ok(Self { at, ended, _host: host })
+        Ok(Self { at, ended, host, delay })
     }
 }
 
@@ -153,6 +170,32 @@ fn answer(
             let _ = letters.try_send(letter);
         }
     });
+}
+
+impl Relay {
+    /// What a datagram there and back takes over a relay like this one, at the median of some.
+    pub(crate) fn round_trip(&self) -> Result<Duration> {
+        let echo = self.host.enter(|| UdpSocket::bind("127.0.0.2:5236"))??;
+        let over =
+            Self::start(self.host.clone(), Ipv4Addr::LOCALHOST, Ipv4Addr::new(127, 0, 0, 2), self.delay)?;
+        thread::spawn(move || {
+            let _ = echo.set_read_timeout(Some(PATIENCE));
+            let mut bytes = [0; 64];
+            while let Ok((length, from)) = echo.recv_from(&mut bytes) {
+                let _ = echo.send_to(&bytes[..length], from);
+            }
+        });
+        let asking = self.host.enter(|| UdpSocket::bind("127.0.0.1:0"))??;
+        asking.set_read_timeout(Some(PATIENCE))?;
+        let mut took = Vec::new();
+        for _ in 0..21 {
+            let began = Instant::now();
+            asking.send_to(b"there and back", over.at)?;
+            asking.recv(&mut [0; 64])?;
+            took.push(began.elapsed());
+        }
+        Ok(percentile(&took, 50))
+    }
 }
 
 impl Drop for Relay {

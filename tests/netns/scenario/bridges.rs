@@ -1,25 +1,47 @@
 //! Islands joined by bridges, with the same addresses on each.
 
-use std::time::Duration;
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail, ensure};
 
 use super::Claim;
 use crate::archipelago::{Archipelago, allow, link};
-use crate::client;
+use crate::client::{self, Answer, Connection};
+use crate::events::EventLog;
+use crate::figures;
+use crate::load::{Load, Plan};
+use crate::measure::percentile;
+use crate::network::Host;
+use crate::node::Node;
 use crate::runner::Run;
-use crate::sea::Relay;
+use crate::sea::{QUIC_PORT, Relay};
 
-pub(super) const SCENARIOS: &[Claim] =
-    &[("bridges::two_islands_list_each_other_and_serve_each_others_figures", two_islands)];
+pub(super) const SCENARIOS: &[Claim] = &[
+    ("bridges::two_islands_list_each_other_and_serve_each_others_figures", two_islands),
+    ("bridges::farewells_and_verdicts_cross", farewells),
+    ("bridges::a_cut_link_takes_an_island_away_and_nobody_down", cut),
+    ("bridges::a_bridge_killed_beside_another_fails_no_request_for_long", killed_beside),
+    ("bridges::the_ends_of_a_line_reach_each_other", line),
+    ("bridges::a_ring_goes_the_other_way_round_when_it_is_cut", ring),
+    ("bridges::a_whole_site_that_stops_is_heard_to_the_last", whole_site),
+    ("bridges::tunnels_lead_to_members_alone", forbidden),
+];
 
 /// How long datagrams take over the sea, each way.
 const DELAY: Duration = Duration::from_millis(20);
+/// Long for anything that is to cross.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The figures that only one island has.
+const OF_NORTH: &str = "/figures/giraffe";
+const OF_SOUTH: &str = "/figures/shark";
 
-/// Two islands of five on the same addresses, one link with [`DELAY`]. Figures: each has one that the other lacks.
+/// Two islands of five on the same addresses, one link with [`DELAY`]. Each has a figure that the other lacks.
 struct Pair {
     both: Archipelago,
-    _relay: Relay,
+    relay: Relay,
 }
 
 impl Pair {
@@ -36,18 +58,373 @@ impl Pair {
         let relay = both.sea.relay(both.bridges["s-bridge"].address, DELAY)?;
         both.start("n-bridge", &link(&south, relay.at))?;
         both.start("s-bridge", &allow(&north))?;
-        Ok(Self { both, _relay: relay })
+        let took = both.complete(10, run.bound(Duration::from_secs(5), Duration::from_secs(1)))?;
+        run.measures.add("tables complete after the second of two bridges is ready", took);
+        Ok(Self { both, relay })
+    }
+
+    /// A client of an island, and its intermediary.
+    fn asking(&mut self, island: &str) -> Result<(Host, SocketAddr)> {
+        asking(&mut self.both, island)
+    }
+
+    fn node(&mut self, island: &str, label: &str) -> Result<&Node> {
+        self.both.island(island)?.node(label)
+    }
+}
+
+fn asking(islands: &mut Archipelago, island: &str) -> Result<(Host, SocketAddr)> {
+    let there = islands.island(island)?;
+    let hub = format!("{}-hub", &island[..1]);
+    Ok((there.client.clone(), there.node(&hub)?.http()))
+}
+
+/// Asks until the answer is 200: catalogues cross after members.
+fn found(host: &Host, at: SocketAddr, path: &str) -> Result<Answer> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let answer = client::get(host, at, path)?;
+        match answer.status {
+            200 => return Ok(answer),
+            _ if Instant::now() > until => bail!("{path}: {} {}", answer.status, answer.text()),
+            _ => {}
+        }
     }
 }
 
 fn two_islands(run: &Run) -> Result<()> {
     let mut pair = Pair::start(run)?;
-    let took = pair.both.complete(10, run.bound(Duration::from_secs(5), Duration::from_secs(1)))?;
-    run.measures.add("tables complete after the second bridge started", took);
-    let north = pair.both.island("north")?;
-    let hub = north.node("n-hub")?.http();
-    let answer = client::expect(&north.client, hub, "/figures/shark", 200)?;
-    let from = answer.header("isle-served-by").context("no Isle-Served-By")?.to_owned();
-    run.measures.note(format!("a figure of the south, asked in the north: {:?}, by {from}", answer.took));
+    let (client, hub) = pair.asking("north")?;
+    // The first answer waits for catalogues, too.
+    found(&client, hub, OF_SOUTH)?;
+    let mut connection = Connection::open(&client, hub)?;
+    let rounds = run.count(20, 200);
+    let mut timed = |path: &str| -> Result<Duration> {
+        let mut took = Vec::new();
+        for _ in 0..rounds {
+            let answer = connection.get(path)?;
+            figures::check(path, &answer).map_err(anyhow::Error::msg)?;
+            took.push(answer.took);
+        }
+        Ok(percentile(&took, 50))
+    };
+    let (near, far) = (timed(OF_NORTH)?, timed(OF_SOUTH)?);
+    let round_trip = pair.relay.round_trip()?;
+    let added = far.saturating_sub(near);
+    run.measures.note(format!("near {near:?}, far {far:?}, round trip over the sea {round_trip:?}"));
+    let limit = round_trip + run.bound(Duration::from_millis(5), Duration::from_micros(300));
+    ensure!(added <= limit, "{added:?} longer than near, with a round trip of {round_trip:?}");
+    let page = pair.node("north", "n-hub")?.ask("/members")?;
+    let south =
+        page["islands"].as_array().and_then(|all| all.iter().find(|island| island["name"] == "south"));
+    ensure!(south.is_some_and(|south| south["reachable"] == true), "{}", page["islands"]);
+    let links =
+        [pair.both.running("n-bridge")?.ask("/links")?, pair.both.running("s-bridge")?.ask("/links")?];
+    ensure!(links[0]["links"][0]["ends"] == links[1]["links"][0]["ends"], "{links:?}");
+    Ok(())
+}
+
+fn farewells(run: &Run) -> Result<()> {
+    let mut pair = Pair::start(run)?;
+    let logs = events(&pair.both)?;
+    for round in 0..run.count(2, 10) {
+        let south = pair.both.island("south")?;
+        let mut leaving = south.take("s-p1")?;
+        let (id, host) = (leaving.id().to_owned(), leaving.host.clone());
+        let (what, kind) = if round % 2 == 0 { ("farewell", "left") } else { ("crash", "down") };
+        if kind == "left" {
+            leaving.interrupt()?;
+        } else {
+            leaving.kill()?;
+        }
+        leaving.ended(PATIENCE)?;
+        let mut heard = [Vec::new(), Vec::new()];
+        for (name, log) in &logs {
+            if name == "s-p1" {
+                continue;
+            }
+            let seen = log.wait(kind, PATIENCE, |seen| seen.is(kind, &id))?;
+            heard[usize::from(name.starts_with('n'))].push(seen.at);
+        }
+        let near = heard[0].iter().max().context("nobody near heard")?;
+        let far = heard[1].iter().max().context("nobody far heard")?;
+        let crossing = far.saturating_duration_since(*near);
+        run.measures.add(&format!("a {what} is known on the other island, after on its own"), crossing);
+        ensure!(crossing <= DELAY + Duration::from_millis(100), "{what}: {crossing:?}");
+        let south = pair.both.island("south")?;
+        let back = south.join(&host, &["pieces", "--only", "shark", "--island", "south"])?;
+        south.nodes.push(back);
+        pair.both.complete(10, PATIENCE)?;
+    }
+    Ok(())
+}
+
+/// The events of all nodes, by label.
+fn events(islands: &Archipelago) -> Result<Vec<(String, EventLog)>> {
+    let logs: Vec<_> = islands.nodes().map(|node| (node.name().to_owned(), node.events())).collect();
+    for (_, log) in &logs {
+        log.started()?;
+    }
+    Ok(logs)
+}
+
+fn cut(run: &Run) -> Result<()> {
+    let mut pair = Pair::start(run)?;
+    let (client, hub) = pair.asking("north")?;
+    found(&client, hub, OF_SOUTH)?;
+    for _ in 0..run.count(1, 5) {
+        let logs = events(&pair.both)?;
+        let bridge = pair.both.bridges["s-bridge"].host.clone();
+        let began = Instant::now();
+        pair.both.sea.cut_off(&bridge, true)?;
+        for (name, log) in &logs {
+            let other = if name.starts_with('n') { "south" } else { "north" };
+            let seen = log.wait("island-down", PATIENCE, |seen| {
+                seen.kind == "island-down" && seen.data["island"] == other
+            })?;
+            run.measures.add("cut to island-down", seen.at.saturating_duration_since(began));
+        }
+        figures::check(OF_NORTH, &client::get(&client, hub, OF_NORTH)?).map_err(anyhow::Error::msg)?;
+        let refused = client::get(&client, hub, OF_SOUTH)?;
+        ensure!(refused.status == 503, "{} {}", refused.status, refused.text());
+        run.measures.note(format!(
+            "asked for a figure beyond the cut: {:?}, {}",
+            refused.took,
+            refused.text()
+        ));
+        let healed = Instant::now();
+        pair.both.sea.cut_off(&bridge, false)?;
+        for (_, log) in &logs {
+            let seen = log.wait("island-up", PATIENCE, |seen| seen.kind == "island-up")?;
+            run.measures.add("healed to island-up", seen.at.saturating_duration_since(healed));
+            let downs = log.all().iter().filter(|seen| seen.kind == "island-down").count();
+            ensure!(downs == 1, "island-down {downs} times");
+            let gone = log.all().into_iter().find(|seen| matches!(seen.kind.as_str(), "down" | "left"));
+            ensure!(gone.is_none(), "a member is gone: {gone:?}");
+        }
+        pair.both.complete(10, PATIENCE)?;
+        found(&client, hub, OF_SOUTH)?;
+    }
+    let limit = run.bound(Duration::from_secs(4), Duration::from_secs(2));
+    ensure!(run.measures.percentile("cut to island-down", 100) <= limit);
+    let limit = run.bound(Duration::from_secs(4), Duration::from_secs(1) + DELAY * 2);
+    ensure!(run.measures.percentile("healed to island-up", 100) <= limit);
+    Ok(())
+}
+
+fn killed_beside(run: &Run) -> Result<()> {
+    let mut both = Archipelago::new(run, &["north", "south"])?;
+    both.node("north", "n-hub", &["intermediary"])?;
+    both.node("south", "s-p1", &["pieces", "--only", "shark"])?;
+    both.node("south", "s-p2", &["pieces", "--only", "shark"])?;
+    for label in ["n-1", "n-2"] {
+        both.bridge("north", label)?;
+    }
+    both.bridge("south", "s-1")?;
+    let south = (both.bridges["s-1"].key.clone(), both.bridges["s-1"].address);
+    let mut allowed = Vec::new();
+    for label in ["n-1", "n-2"] {
+        allowed.extend(allow(&both.bridges[label].key));
+    }
+    both.start("s-1", &allowed)?;
+    for label in ["n-1", "n-2"] {
+        both.start(label, &link(&south.0, SocketAddr::from((south.1, QUIC_PORT))))?;
+    }
+    both.complete(6, PATIENCE)?;
+    let (client, hub) = asking(&mut both, "north")?;
+    found(&client, hub, OF_SOUTH)?;
+    for round in 0..run.count(1, 5) {
+        let label = ["n-1", "n-2"][round % 2];
+        let plan = Plan {
+            targets: vec![hub],
+            paths: vec![OF_SOUTH.to_owned()],
+            per_second: 100,
+            clients: 8,
+            check: figures::check,
+        };
+        let load = Load::start(&client, &plan);
+        thread::sleep(Duration::from_secs(1));
+        let bridge = both.bridges.get_mut(label).context("no such bridge")?;
+        let mut dying = bridge.node.take().context("not running")?;
+        let killed = Instant::now();
+        dying.kill()?;
+        dying.ended(PATIENCE)?;
+        thread::sleep(Duration::from_millis(2500));
+        let outcome = load.stop();
+        let late = outcome.failures_after(killed + Duration::from_secs(1));
+        run.measures.note(format!(
+            "{} requests around the death of one of two bridges, {} failed, {late} of them later than a second",
+            outcome.sent(),
+            outcome.sent() - outcome.right
+        ));
+        ensure!(late == 0, "{late} requests failed later than a second after");
+        both.start(label, &link(&south.0, SocketAddr::from((south.1, QUIC_PORT))))?;
+        both.complete(6, PATIENCE)?;
+    }
+    Ok(())
+}
+
+/// Islands named `a`, `b`, ... each with a hub, a piece server and a bridge, linked in a line.
+fn chain(run: &Run, names: &[&'static str]) -> Result<Archipelago> {
+    let mut all = Archipelago::new(run, names)?;
+    for (name, figure) in names.iter().zip(["giraffe", "shark", "dragon", "lion", "duck"]) {
+        all.node(name, &format!("{}-hub", &name[..1]), &["intermediary"])?;
+        all.node(name, &format!("{name}-p"), &["pieces", "--only", figure])?;
+        all.bridge(name, &format!("{name}-b"))?;
+    }
+    Ok(all)
+}
+
+/// Starts the bridges; each pair names who calls whom.
+fn link_all(all: &mut Archipelago, pairs: &[(&str, &str)]) -> Result<()> {
+    let labels: Vec<String> = all.bridges.keys().cloned().collect();
+    for label in labels {
+        let mut arguments = Vec::new();
+        for (caller, called) in pairs {
+            let (caller, called) = (format!("{caller}-b"), format!("{called}-b"));
+            if label == caller {
+                let there = &all.bridges[&called];
+                arguments.extend(link(&there.key, SocketAddr::from((there.address, QUIC_PORT))));
+            } else if label == called {
+                arguments.extend(allow(&all.bridges[&caller].key));
+            }
+        }
+        all.start(&label, &arguments)?;
+    }
+    Ok(())
+}
+
+fn line(run: &Run) -> Result<()> {
+    let mut all = chain(run, &["a", "b", "c", "d"])?;
+    link_all(&mut all, &[("a", "b"), ("b", "c"), ("c", "d")])?;
+    let took = all.complete(12, PATIENCE)?;
+    run.measures.add("a line of four islands lists all", took);
+    for (island, path) in [("a", "/figures/lion"), ("d", OF_NORTH)] {
+        let (client, hub) = asking(&mut all, island)?;
+        let answer = found(&client, hub, path)?;
+        figures::check(path, &answer).map_err(anyhow::Error::msg)?;
+    }
+    let page = all.island("a")?.node("a-hub")?.ask("/members")?;
+    let far = page["islands"].as_array().and_then(|all| all.iter().find(|island| island["name"] == "d"));
+    ensure!(far.is_some_and(|far| far["path"].as_array().is_some_and(|path| path.len() == 4)), "{page}");
+    let logs = events(&all)?;
+    let mut leaving = all.island("d")?.take("d-p")?;
+    let (id, began) = (leaving.id().to_owned(), Instant::now());
+    leaving.interrupt()?;
+    leaving.ended(PATIENCE)?;
+    for (name, log) in logs.iter().filter(|(name, _)| name != "d-p") {
+        let seen = log.wait("left", PATIENCE, |seen| seen.is("left", &id))?;
+        if name.starts_with('a') {
+            run.measures
+                .add("a farewell three links away, from Ctrl+C", seen.at.saturating_duration_since(began));
+        }
+    }
+    Ok(())
+}
+
+fn ring(run: &Run) -> Result<()> {
+    let mut all = chain(run, &["a", "b", "c", "d"])?;
+    link_all(&mut all, &[("a", "b"), ("b", "c"), ("c", "d"), ("d", "a")])?;
+    all.complete(12, PATIENCE)?;
+    let (client, hub) = asking(&mut all, "a")?;
+    found(&client, hub, OF_SOUTH)?;
+    // Between a and b alone: the longer way stays.
+    let (a, b) = (all.bridges["a-b"].host.clone(), all.bridges["b-b"].host.clone());
+    let cut_at = Instant::now();
+    all.sea.cut_between(&a, &b, true)?;
+    let until = cut_at + PATIENCE;
+    loop {
+        let page = all.island("a")?.node("a-hub")?.ask("/members")?;
+        let islands = page["islands"].as_array().context("no islands")?;
+        let b = islands.iter().find(|island| island["name"] == "b").context("no island b")?;
+        if b["path"].as_array().is_some_and(|path| path.len() == 4) && b["reachable"] == true {
+            break;
+        }
+        ensure!(Instant::now() < until, "{}", page["islands"]);
+    }
+    run.measures.add("a ring is cut, and the other way round is taken", cut_at.elapsed());
+    let answer = found(&client, hub, OF_SOUTH)?;
+    figures::check(OF_SOUTH, &answer).map_err(anyhow::Error::msg)
+}
+
+fn whole_site(run: &Run) -> Result<()> {
+    let mut pair = Pair::start(run)?;
+    let logs = events(&pair.both)?;
+    let south = pair.both.islands.remove("south").context("no south")?;
+    let mut leaving = south.nodes;
+    leaving.extend(pair.both.bridges.get_mut("s-bridge").and_then(|bridge| bridge.node.take()));
+    let ids: Vec<String> = leaving.iter().map(|node| node.id().to_owned()).collect();
+    let began = Instant::now();
+    for node in &leaving {
+        node.terminate()?;
+    }
+    for node in &mut leaving {
+        let (status, ended) = node.ended(PATIENCE)?;
+        ensure!(status.code() == Some(0), "{} exits with {status}", node.name());
+        let took = ended.saturating_duration_since(began);
+        let whose = if node.name() == "s-bridge" { "bridge" } else { "others" };
+        run.measures.add(&format!("a whole site gets SIGTERM: exit of {whose}"), took);
+    }
+    for (name, log) in logs.iter().filter(|(name, _)| name.starts_with('n')) {
+        for id in &ids {
+            let seen = log.wait("left", PATIENCE, |seen| seen.is("left", id));
+            let seen = seen.with_context(|| format!("{name} does not hear that {id} has left"))?;
+            run.measures.add(
+                "a whole site gets SIGTERM: left on the other island",
+                seen.at.saturating_duration_since(began),
+            );
+        }
+    }
+    Ok(())
+}
+
+/// What a bridge answers to a CONNECT, and whether it opened anything.
+fn connect(host: &Host, bridge: SocketAddr, target: &str) -> Result<String> {
+    let mut stream: TcpStream = host.enter(|| TcpStream::connect(bridge))??;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\nhello").as_bytes())?;
+    let mut answer = [0; 512];
+    let length = stream.read(&mut answer)?;
+    let _ = stream.shutdown(Shutdown::Both);
+    Ok(String::from_utf8_lossy(&answer[..length]).lines().next().unwrap_or_default().to_owned())
+}
+
+fn forbidden(run: &Run) -> Result<()> {
+    let mut pair = Pair::start(run)?;
+    let canary_host = pair.both.island("north")?.host("canary")?;
+    let canary = canary_host.enter(|| std::net::TcpListener::bind("0.0.0.0:9999"))??;
+    canary.set_nonblocking(true)?;
+    let at = pair.both.running("n-bridge")?.http();
+    let (client, _) = pair.asking("north")?;
+    let (near, far) =
+        (pair.node("north", "n-p1")?.id().to_owned(), pair.node("south", "s-p1")?.id().to_owned());
+    let unknown = "a".repeat(52);
+    let mut targets = Vec::new();
+    for host in ["10.77.0.15", "127.0.0.1", "169.254.169.254", "localhost", "[::1]", "example.org", &unknown]
+    {
+        for port in [22, 80, 1233, 9999] {
+            targets.push(format!("{host}:{port}"));
+        }
+    }
+    for id in [&near, &far] {
+        for port in [1, 22, 1234, 5235, 5236, 9999] {
+            targets.push(format!("{id}:{port}"));
+        }
+    }
+    ensure!(targets.len() >= 40);
+    for target in &targets {
+        let answer = connect(&client, at, target)?;
+        ensure!(answer.starts_with("HTTP/1.1 403 "), "{target}: {answer}");
+    }
+    for id in [&near, &far] {
+        let answer = connect(&client, at, &format!("{id}:1233"))?;
+        ensure!(answer.starts_with("HTTP/1.1 200 "), "{id}:1233: {answer}");
+    }
+    // From where the bridge has no network, over the sea, nobody gets anything.
+    let outside = pair.both.sea.host("outside")?;
+    let over_sea = SocketAddr::from((pair.both.bridges["n-bridge"].address, at.port()));
+    let from_outside = connect(&outside, over_sea, &format!("{near}:1233"))?;
+    run.measures.note(format!("{} targets refused; over the sea: {from_outside}", targets.len()));
+    ensure!(canary.accept().is_err(), "the canary was called");
     Ok(())
 }
