@@ -23,6 +23,7 @@ use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{Builder, SendRequest};
 use hyper_util::rt::TokioIo;
+use isle_mesh::member::MemberId;
 use tokio::net::TcpStream;
 use tokio::sync::broadcast;
 use tokio::time::{timeout, timeout_at};
@@ -152,8 +153,25 @@ pub struct Upstreams {
     /// Where connections that we kept were closed by the other side.
     hung_up: broadcast::Sender<Place>,
     /// When connections to these addresses were last closed: what was begun before is not kept after.
-    closed: Arc<Mutex<HashMap<SocketAddr, Instant>>>,
+    closed: Arc<Mutex<HashMap<Ended, Instant>>>,
     tasks: TaskTracker,
+}
+
+/// What connections lead to, or through.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+enum Ended {
+    Listener(SocketAddr),
+    Member(MemberId),
+}
+
+impl Ended {
+    fn concerns(&self, place: &Place) -> bool {
+        match (self, place) {
+            (Self::Listener(at), place) => place.dialled() == *at,
+            (Self::Member(id), Place::Far(passage)) => passage.member == *id,
+            (Self::Member(_), Place::Direct(_)) => false,
+        }
+    }
 }
 
 impl Default for Upstreams {
@@ -246,10 +264,29 @@ impl Upstreams {
     /// Closes the connections kept to these addresses, and through them: whoever listens there stops, and waits for us
     /// otherwise.
     pub fn close(&self, addresses: &[SocketAddr]) {
+        self.end(addresses.iter().map(|at| Ended::Listener(*at)).collect());
+    }
+
+    /// The same for a member of another island, whichever way they lead.
+    pub fn close_far(&self, member: MemberId) {
+        self.end(vec![Ended::Member(member)]);
+    }
+
+    fn end(&self, ended: Vec<Ended>) {
         let now = Instant::now();
         // First the note, then the pool: an exchange that ends in between sees one or the other.
-        lock(&self.closed).extend(addresses.iter().map(|at| (*at, now)));
-        self.lock().retain(|place, _| !addresses.contains(&place.dialled()));
+        lock(&self.closed).extend(ended.iter().map(|what| (*what, now)));
+        self.lock().retain(|place, _| !ended.iter().any(|what| what.concerns(place)));
+    }
+
+    /// When connections to this place were last closed.
+    fn ended(&self, place: &Place) -> Option<Instant> {
+        let closed = lock(&self.closed);
+        let member = match place {
+            Place::Far(passage) => closed.get(&Ended::Member(passage.member)),
+            Place::Direct(_) => None,
+        };
+        closed.get(&Ended::Listener(place.dialled())).max(member).copied()
     }
 
     fn kept(&self, at: Place) -> Option<Sender> {
@@ -386,7 +423,7 @@ impl Lease {
 
     fn keep(self) {
         let mut pools = self.pool.lock();
-        if lock(&self.pool.closed).get(&self.at.dialled()).is_some_and(|closed| *closed >= self.begun) {
+        if self.pool.ended(&self.at).is_some_and(|closed| closed >= self.begun) {
             return;
         }
         let kept = pools.entry(self.at).or_default();

@@ -194,6 +194,9 @@ impl Shared {
                             // It waits until its connections are done: ours are, as far as we are concerned.
                             // So are those of this node to itself, or it would wait for itself.
                             self.upstreams.close(&member.http_addresses);
+                            if member.far {
+                                self.upstreams.close_far(member.id);
+                            }
                         }
                     }
                     Err(Ended::Lagged(_)) => {}

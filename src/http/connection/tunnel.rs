@@ -25,6 +25,8 @@ impl<A: App> Connection<A> {
         let opened = self.door.app.connect(head.into_connect(self.peer, arrived)).await;
         let refusal = match opened {
             Some(Ok(opened)) => {
+                // It cannot be told to close: whoever asked for it hears that we stop.
+                in_flight.told();
                 let after = self.carry(opened).await;
                 drop(in_flight);
                 return after;

@@ -356,11 +356,22 @@ impl Shared {
                     return false;
                 };
                 let holders = share.holders.iter().filter_map(|id| self.mesh.table().get(id));
-                !holders
-                    .into_iter()
-                    .all(|member| member.standing == Standing::Left && member.since.elapsed() > GONE_FOR_GOOD)
+                !holders.into_iter().all(|member| {
+                    let has_left =
+                        member.standing == Standing::Left && member.since.elapsed() > GONE_FOR_GOOD;
+                    has_left || member.far && !member.reachable
+                })
             }),
         }
+    }
+
+    /// The island, if these shares are lacking because it cannot be reached.
+    fn beyond_reach(&self, missing: &[Share], shares: &[ShareHolders]) -> Option<String> {
+        let of_missing = shares.iter().filter(|share| missing.contains(&share.entry.share));
+        let mut holders =
+            of_missing.flat_map(|share| &share.holders).filter_map(|id| self.mesh.table().get(id));
+        let beyond = holders.find(|member| member.far && !member.reachable && !member.standing.is_gone())?;
+        Some(beyond.record.island.clone())
     }
 
     /// The one place where a failure to serve a figure becomes a status.
@@ -385,6 +396,17 @@ impl Shared {
             )),
             Failure::Missing(missing) => {
                 let list: Vec<String> = missing.iter().map(Share::to_string).collect();
+                if let Some(island) = self.beyond_reach(&missing, shares) {
+                    let mut problem = Problem::new(
+                        StatusCode::SERVICE_UNAVAILABLE,
+                        "island-unreachable",
+                        "its island cannot be reached",
+                        format!("\"{name}\" is on the island {island}, and no bridge has a way there now"),
+                    )
+                    .advise("look at the links between the islands with: isle links");
+                    problem.missing = list;
+                    return retry(problem);
+                }
                 let mut problem = Problem::new(
                     StatusCode::SERVICE_UNAVAILABLE,
                     "no-server",
