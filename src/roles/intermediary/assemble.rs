@@ -509,7 +509,7 @@ impl Shared {
     }
 
     /// What the way to a member of another island costs.
-    fn way_to(&self, member: &Member) -> Option<Duration> {
+    pub(super) fn way_to(&self, member: &Member) -> Option<Duration> {
         let way = || {
             let islands = self.islands.borrow();
             Some(islands.get(&member.record.island)?.ways.first()?.reach.cost)

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 use futures_util::stream;
 use http::StatusCode;
-use isle_mesh::member::{Member, Standing};
+use isle_mesh::member::{Member, Reason, Standing};
 
 use super::assemble::Failure;
 use super::{Shared, lock};
@@ -140,7 +140,7 @@ impl Shared {
             .iter()
             .map(|member| {
                 let out = routes.is_out(&member.id, now);
-                let (reason, why) = standing_in_words(member, out);
+                let (reason, why) = standing_in_words(member, out, self.way_to(member));
                 CandidateView {
                     share: share.entry.share.to_string(),
                     id: member.id.to_string(),
@@ -168,12 +168,25 @@ impl Shared {
     }
 }
 
-fn standing_in_words(member: &Member, out: bool) -> (Option<&'static str>, String) {
+fn standing_in_words(member: &Member, out: bool, way: Option<Duration>) -> (Option<&'static str>, String) {
     let since = member.since.elapsed().as_secs();
     match member.standing {
         Standing::Left => (Some("farewell"), format!("left {since} s ago")),
         Standing::Down => (Some("no-answer"), format!("down for {since} s")),
         _ if member.record.draining => (Some("draining"), "draining: it stops soon".to_owned()),
+        _ if member.far && !member.reachable => {
+            let reason = member.reason.map_or("island-unreachable", Reason::as_str);
+            (Some(reason), format!("{} cannot be reached", member.record.island))
+        }
+        _ if member.far && out => {
+            (Some("failing"), "its last answers failed: tried again in a moment".to_owned())
+        }
+        _ if member.far => match way {
+            Some(way) => {
+                (None, format!("on {}, {:.0} ms away", member.record.island, way.as_secs_f64() * 1000.0))
+            }
+            None => (None, format!("on {}", member.record.island)),
+        },
         _ if member.http_addresses.is_empty() => {
             (Some("no-address"), "announces no address on our networks".to_owned())
         }
