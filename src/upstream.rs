@@ -39,6 +39,8 @@ pub mod place;
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 /// A kept connection is not used after this long: nodes keep theirs for 75 s, foreign services often for 5 s.
 const IDLE_MAX: Duration = Duration::from_secs(4);
+/// The same for tunnels: at their ends are nodes, and a new one costs two round trips between islands.
+const IDLE_FAR_MAX: Duration = Duration::from_secs(60);
 /// Kept connections to one address; more are closed after use.
 const IDLE_PER_ADDRESS_MAX: usize = 64;
 /// So long it is remembered that connections to an address were closed: longer than any exchange takes.
@@ -255,8 +257,9 @@ impl Upstreams {
     /// Closes connections that have been kept for too long. To be called every few seconds.
     pub fn sweep(&self) {
         lock(&self.closed).retain(|_, at| at.elapsed() < CLOSED_REMEMBERED);
-        self.lock().retain(|_, kept| {
-            kept.retain(|idle| idle.since.elapsed() < IDLE_MAX && !idle.sender.is_closed());
+        self.lock().retain(|place, kept| {
+            let idle_max = idle_max(place);
+            kept.retain(|idle| idle.since.elapsed() < idle_max && !idle.sender.is_closed());
             !kept.is_empty()
         });
     }
@@ -294,7 +297,7 @@ impl Upstreams {
         let kept = pools.get_mut(&at)?;
         // The newest first: the older ones get to grow old and go.
         while let Some(idle) = kept.pop() {
-            if idle.since.elapsed() < IDLE_MAX && idle.sender.is_ready() {
+            if idle.since.elapsed() < idle_max(&at) && idle.sender.is_ready() {
                 return Some(idle.sender);
             }
         }
@@ -329,6 +332,13 @@ impl Upstreams {
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Place, Vec<Idle>>> {
         lock(&self.idle)
+    }
+}
+
+fn idle_max(place: &Place) -> Duration {
+    match place {
+        Place::Direct(_) => IDLE_MAX,
+        Place::Far(_) => IDLE_FAR_MAX,
     }
 }
 
