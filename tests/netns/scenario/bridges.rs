@@ -114,6 +114,22 @@ fn two_islands(run: &Run) -> Result<()> {
     run.measures.note(format!("near {near:?}, far {far:?}, round trip over the sea {round_trip:?}"));
     let limit = round_trip + run.bound(Duration::from_millis(5), Duration::from_micros(300));
     ensure!(added <= limit, "{added:?} longer than near, with a round trip of {round_trip:?}");
+    // One request more at a time than there were before: a tunnel for each.
+    let mut clients = Vec::new();
+    for _ in 0..4 {
+        clients.push(Connection::open(&client, hub)?);
+    }
+    let took: Vec<Duration> = thread::scope(|scope| {
+        let asking: Vec<_> = clients
+            .iter_mut()
+            .map(|client| scope.spawn(|| client.get(OF_SOUTH).map(|answer| answer.took)))
+            .collect();
+        asking.into_iter().map(|asked| asked.join().expect("a client reports")).collect::<Result<_, _>>()
+    })?;
+    let slowest = took.into_iter().max().context("nobody asked")?;
+    run.measures.note(format!("the slowest of four at once, a new tunnel for some: {slowest:?}"));
+    let limit = round_trip * 2 + run.bound(Duration::from_millis(50), Duration::from_millis(5));
+    ensure!(slowest <= limit, "{slowest:?}");
     let page = pair.node("north", "n-hub")?.ask("/members")?;
     let south =
         page["islands"].as_array().and_then(|all| all.iter().find(|island| island["name"] == "south"));
