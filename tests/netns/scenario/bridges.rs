@@ -28,6 +28,8 @@ pub(super) const SCENARIOS: &[Claim] = &[
     ("bridges::a_ring_goes_the_other_way_round_when_it_is_cut", ring),
     ("bridges::a_whole_site_that_stops_is_heard_to_the_last", whole_site),
     ("bridges::tunnels_lead_to_members_alone", forbidden),
+    ("bridges::a_refused_link_says_why_on_both_sides", refused),
+    ("bridges::five_islands_all_linked_hear_a_storm_of_farewells_once", mesh_of_five),
 ];
 
 /// How long datagrams take over the sea, each way.
@@ -442,5 +444,90 @@ fn forbidden(run: &Run) -> Result<()> {
     let from_outside = connect(&outside, over_sea, &format!("{near}:1233"))?;
     run.measures.note(format!("{} targets refused; over the sea: {from_outside}", targets.len()));
     ensure!(canary.accept().is_err(), "the canary was called");
+    Ok(())
+}
+
+/// Waits until the only link of a bridge is refused for that reason, and has its log say so.
+fn refused_for(node: &Node, reason: &str) -> Result<()> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let page = node.ask("/links")?;
+        let link = &page["links"][0];
+        if link["state"] == "refused" {
+            ensure!(link["reason"] == reason, "{link}");
+            ensure!(link["do"].as_str().is_some_and(|advice| !advice.is_empty()), "{link}");
+            break;
+        }
+        ensure!(Instant::now() < until, "{} is not refused: {page}", node.name());
+    }
+    let log = node.log();
+    let lines: Vec<&str> = log.lines().filter(|line| line.contains("link refused")).collect();
+    ensure!(lines.len() == 1 && lines[0].contains(reason) && lines[0].contains("WARN"), "{lines:?}");
+    Ok(())
+}
+
+fn refused(run: &Run) -> Result<()> {
+    // Two sites that call their islands the same.
+    let mut both = Archipelago::new(run, &["north", "south"])?;
+    both.bridge("north", "n-bridge")?;
+    both.bridge("south", "s-bridge")?;
+    let south = both.bridges.get_mut("s-bridge").context("no bridge")?;
+    south.island = "north";
+    let (key, at) = (south.key.clone(), SocketAddr::from((south.address, QUIC_PORT)));
+    let north_key = both.bridges["n-bridge"].key.clone();
+    both.start("s-bridge", &allow(&north_key))?;
+    both.start("n-bridge", &link(&key, at))?;
+    for label in ["n-bridge", "s-bridge"] {
+        refused_for(both.running(label)?, "same-name")?;
+    }
+    // One that nobody allowed.
+    let mut both = Archipelago::new(run, &["east", "west"])?;
+    both.bridge("east", "e-bridge")?;
+    both.bridge("west", "w-bridge")?;
+    let west = &both.bridges["w-bridge"];
+    let (key, at) = (west.key.clone(), SocketAddr::from((west.address, QUIC_PORT)));
+    both.start("w-bridge", &[])?;
+    both.start("e-bridge", &link(&key, at))?;
+    refused_for(both.running("e-bridge")?, "unknown-key")?;
+    let log = both.running("w-bridge")?.log();
+    ensure!(log.contains("link refused") && log.contains(&both.bridges["e-bridge"].key), "{log}");
+    Ok(())
+}
+
+fn mesh_of_five(run: &Run) -> Result<()> {
+    let names = ["a", "b", "c", "d", "e"];
+    let mut all = chain(run, &names)?;
+    let mut pairs = Vec::new();
+    for (index, caller) in names.iter().enumerate() {
+        pairs.extend(names[index + 1..].iter().map(|called| (*caller, *called)));
+    }
+    link_all(&mut all, &pairs)?;
+    run.measures.add("five islands, all linked with all, list all", all.complete(15, PATIENCE)?);
+    let logs = events(&all)?;
+    let mut leaving = Vec::new();
+    for name in &names[1..] {
+        leaving.push(all.island(name)?.take(&format!("{name}-p"))?);
+    }
+    let ids: Vec<String> = leaving.iter().map(|node| node.id().to_owned()).collect();
+    let began = Instant::now();
+    for node in &leaving {
+        node.interrupt()?;
+    }
+    for node in &mut leaving {
+        node.ended(PATIENCE)?;
+    }
+    for (_, log) in logs.iter().filter(|(name, _)| !name.ends_with("-p") || name == "a-p") {
+        for id in &ids {
+            let seen = log.wait("left", PATIENCE, |seen| seen.is("left", id))?;
+            run.measures
+                .add("one farewell of four at once, from Ctrl+C", seen.at.saturating_duration_since(began));
+        }
+    }
+    for (name, log) in &logs {
+        for id in &ids {
+            let times = log.all().iter().filter(|seen| seen.is("left", id)).count();
+            ensure!(times <= 1, "{name} hears one farewell {times} times");
+        }
+    }
     Ok(())
 }
