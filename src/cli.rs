@@ -1,14 +1,15 @@
 //! The command line: what people and programs type, and what they get.
 //!
 //! Answers go to standard output, everything else to standard error. Text is for people; `--json` is the contract
-//! for programs, and piped text has one record a line. No command here changes anything on a node: the API only
-//! reads.
+//! for programs, and piped text has one record a line. No command here changes anything on a node but those that talk to
+//! the bridge of this host over its socket: the API only reads.
 //!
 //! | module | is |
 //! |---|---|
 //! | [`arguments`], [`flags`] | what can be typed |
 //! | [`ask`], [`client`] | whom it is asked, and how |
 //! | [`figures`], [`get`], [`members`], [`status`], [`watch`], [`explain`] | commands that ask a node |
+//! | [`links`] | links between islands, and the bridge of this host |
 //! | [`node`], [`demo`] | commands that are a node, or some |
 //! | [`shell`] | commands that need none |
 //! | [`output`], [`failure`] | what is printed, and how a command ends |
@@ -24,6 +25,7 @@ pub mod failure;
 pub mod figures;
 pub mod flags;
 pub mod get;
+pub mod links;
 pub mod members;
 pub mod node;
 pub mod output;
@@ -47,7 +49,12 @@ pub fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Some(Command::Up(flags)) => node::run(flags),
         Some(Command::Pieces(flags)) => node::run(flags),
         Some(Command::Intermediary(flags)) => node::run(flags),
-        Some(Command::Bridge(flags)) => node::run(flags),
+        Some(Command::Bridge(bridge)) => match bridge.command {
+            None => node::run(bridge.flags),
+            Some(command) => asking(links::bridge(command, screen)),
+        },
+        Some(Command::Invite(invite)) => asking(links::invite(invite, screen)),
+        Some(Command::Links(links)) => asking(links::run(&links, screen)),
         Some(Command::Get(get)) => asking(get::run(&get, screen)),
         Some(Command::Figures(figures)) => asking(figures::run(&figures, screen)),
         Some(Command::Members(members)) => asking(members::run(&members, screen)),

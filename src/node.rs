@@ -17,7 +17,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use island_bridge::bridge::BridgeError;
-use island_bridge::endpoint::OpenError;
 use isle_mesh::config::MeshConfig;
 use isle_mesh::event::{Event, EventKind};
 use isle_mesh::identity::{Identity, IdentityError};
@@ -31,7 +30,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinError as TaskError, JoinSet};
 use tracing::{Instrument, debug, info, info_span, warn};
 
-use crate::api::view::LinkView;
+use crate::api::view::{self, LinkView};
 use crate::api::{Api, Source};
 use crate::config::{NodeConfig, Roles};
 use crate::http::accept::{self, App, Limits, Opened};
@@ -43,7 +42,7 @@ use crate::http::request::{Connect, Gated};
 use crate::http::respond;
 use crate::node::ready::Ready;
 use crate::node::tables::Tables;
-use crate::roles::bridge::{self, BRIDGE_PORT, BridgeRole, BridgeWork};
+use crate::roles::bridge::{self, BRIDGE_PORT, BridgeOpenError, BridgeRole, BridgeWork};
 use crate::roles::intermediary::Intermediary;
 use crate::roles::pieces::{Pieces, SidecarError};
 use crate::shutdown::StopSignals;
@@ -90,12 +89,12 @@ pub enum NodeError {
     /// The service beside this node cannot be used as given.
     #[error(transparent)]
     Sidecar(#[from] SidecarError),
-    /// No links can be made.
-    #[error("no links can be made")]
-    Links(#[from] OpenError),
+    /// There is no bridge.
+    #[error(transparent)]
+    Bridge(#[from] BridgeOpenError),
     /// The bridge ended by itself.
     #[error("the bridge ended by itself")]
-    Bridge(#[from] BridgeError),
+    Links(#[from] BridgeError),
     /// The mesh could not be joined.
     #[error("the mesh cannot be joined")]
     Join(#[from] JoinError),
@@ -368,6 +367,25 @@ fn mesh_config(
     }
 }
 
+/// The links of our island's bridges, as these say what they reach: all up, for of others they say nothing.
+fn links_of(mesh: &Mesh) -> Vec<LinkView> {
+    let (own, islands) = (mesh.island(), mesh.islands());
+    let islands = islands.borrow();
+    let ways = islands.values().flat_map(|island| island.ways.iter().map(move |way| (island, way)));
+    let links = ways.filter(|(_, way)| way.reach.path.islands().len() == 1);
+    links
+        .map(|(island, way)| LinkView {
+            ends: [way.bridge.to_string(), String::new()],
+            islands: [own.clone(), island.name.clone()],
+            state: "up".to_owned(),
+            round_trip_ms: Some(view::millis(way.reach.cost)),
+            since_ms: view::millis(island.since.elapsed()),
+            reason: None,
+            advice: None,
+        })
+        .collect()
+}
+
 /// The bridge's part of a node, and what the mesh has to know of it.
 fn link_up(
     config: &NodeConfig,
@@ -376,10 +394,10 @@ fn link_up(
 ) -> Result<(BridgeRole, BridgeWork), NodeError> {
     let island = settings.island.get_or_insert_with(|| bridge::island_of(identity.id())).clone();
     let tag = MeshTag::of(&settings.mesh);
-    let (role, work) = BridgeRole::open(&config.bridge, &island, identity, tag)?;
+    let dir = config.state_dir.as_deref().ok_or(BridgeOpenError::NoStateDir)?;
+    let (role, work) = BridgeRole::open(&config.bridge, dir, &island, identity, tag)?;
     settings.outward = Some(role.outward());
-    let linked = config.bridge.links.iter().map(|link| link.key);
-    settings.foreign = linked.chain(config.bridge.allow.iter().copied()).collect();
+    settings.foreign = role.keys();
     Ok((role, work))
 }
 
@@ -470,7 +488,7 @@ impl Source for NodeSource {
         Box::pin(async move {
             match &self.bridge {
                 Some(bridge) => bridge.links(&self.mesh.island()).await,
-                None => Vec::new(),
+                None => links_of(&self.mesh),
             }
         })
     }

@@ -1,11 +1,13 @@
 //! The command line: commands and what they take. What they do is in the modules beside.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use crate::cli::flags::{CLIENTS, Flags, LINKS, PIECES};
+use crate::config::value::{self, Wanted};
 
 /// What `isle` alone says.
 pub const FIRST_STEPS: &str = "\
@@ -92,8 +94,20 @@ pub enum Command {
     #[command(before_help = "Examples:\n  \
         isle bridge --link KEY@gate.example.org:5236   call the bridge with this key there\n  \
         isle bridge --allow KEY                        let the bridge with this key call\n  \
-        isle key                                       what the other side needs to know of this one")]
-    Bridge(Flags<LINKS>),
+        isle key                                       what the other side needs to know of this one\n  \
+        isle bridge links                              how the links of the bridge on this host are")]
+    Bridge(Bridge),
+    /// Make an invite: one word with which another island's bridge links with the one on this host
+    #[command(before_help = "Examples:\n  \
+        isle invite                                    for one bridge, within 15 minutes\n  \
+        isle invite --address gate.example.org:5236    where this host is called from outside\n  \
+        isle invite list                               those that were made")]
+    Invite(Invite),
+    /// List the links between islands
+    #[command(before_help = "Examples:\n  \
+        isle links                as the nodes of this island know them\n  \
+        isle links --at http://10.0.0.5:5236 --json")]
+    Links(Links),
     /// Fetch figures
     #[command(before_help = "Examples:\n  \
         isle get giraffe          as a table\n  \
@@ -142,6 +156,139 @@ pub enum Command {
     /// Write the manual's pages into a folder
     #[command(before_help = "Examples:\n  isle man ~/.local/share/man/man1")]
     Man(Man),
+}
+
+/// `isle bridge`.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Bridge {
+    /// What to do with the bridge that runs on this host; nothing: run one.
+    #[command(subcommand)]
+    pub command: Option<BridgeCommand>,
+    /// Its settings.
+    #[command(flatten)]
+    pub flags: Flags<LINKS>,
+}
+
+/// What to do with the bridge that runs on this host.
+#[derive(Clone, Debug, Subcommand)]
+pub enum BridgeCommand {
+    /// Call another island's bridge from now on, and after every start
+    #[command(before_help = "Examples:\n  \
+        isle bridge link KEY@gate.example.org:5236\n  \
+        isle bridge link isle1abc...    with an invite: then neither side needs more")]
+    Link {
+        /// KEY@HOST:PORT, or an invite
+        #[arg(value_name = "TARGET")]
+        target: String,
+        /// Which bridge.
+        #[command(flatten)]
+        host: Local,
+    },
+    /// Let another island's bridge call, from now on and after every start
+    #[command(before_help = "Examples:\n  isle bridge allow KEY")]
+    Allow {
+        /// What 'isle key' prints there
+        #[arg(value_name = "KEY")]
+        key: String,
+        /// Which bridge.
+        #[command(flatten)]
+        host: Local,
+    },
+    /// End a link, for good
+    #[command(before_help = "Examples:\n  isle bridge unlink KEY    the beginning of a key is enough")]
+    Unlink {
+        /// The key of the other side, or its beginning
+        #[arg(value_name = "KEY")]
+        key: String,
+        /// Which bridge.
+        #[command(flatten)]
+        host: Local,
+    },
+    /// List its links, and who was refused
+    #[command(before_help = "Examples:\n  isle bridge links\n  isle bridge links --json")]
+    Links {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+        /// Which bridge.
+        #[command(flatten)]
+        host: Local,
+    },
+}
+
+/// A bridge of this host.
+#[derive(Clone, Debug, Args)]
+pub struct Local {
+    /// Its state directory [default: $XDG_STATE_HOME/isle/bridge, else ~/.local/state/isle/bridge]
+    #[arg(long, value_name = "DIR", env = "ISLE_STATE_DIR", hide_env_values = true, value_hint = clap::ValueHint::DirPath)]
+    pub state_dir: Option<PathBuf>,
+}
+
+/// `isle invite`.
+#[derive(Clone, Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Invite {
+    /// What to do with invites; nothing: make one.
+    #[command(subcommand)]
+    pub command: Option<InviteCommand>,
+    /// How long it holds, 1s to 24h
+    #[arg(long, value_name = "TIME", default_value = "15m", value_parser = invite_time)]
+    pub expires: Duration,
+    /// How many bridges it lets in, 1 to 100
+    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub uses: u32,
+    /// Where this bridge is called from outside, up to four times [default: its own addresses]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub address: Vec<String>,
+    /// Which bridge.
+    #[command(flatten)]
+    pub host: Local,
+}
+
+/// What to do with invites.
+#[derive(Clone, Debug, Subcommand)]
+pub enum InviteCommand {
+    /// List those that were made
+    #[command(before_help = "Examples:\n  isle invite list")]
+    List {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+        /// Which bridge.
+        #[command(flatten)]
+        host: Local,
+    },
+    /// Take one back
+    #[command(before_help = "Examples:\n  isle invite revoke 3f2a91")]
+    Revoke {
+        /// What 'isle invite list' calls it
+        #[arg(value_name = "ID")]
+        id: String,
+        /// Which bridge.
+        #[command(flatten)]
+        host: Local,
+    },
+}
+
+fn invite_time(text: &str) -> Result<Duration, Wanted> {
+    value::time(
+        text,
+        Duration::from_secs(1),
+        Duration::from_secs(24 * 3600),
+        "a time from 1s to 24h, such as 15m",
+    )
+}
+
+/// `isle links`.
+#[derive(Clone, Debug, Args)]
+pub struct Links {
+    /// As JSON, like GET /links
+    #[arg(long)]
+    pub json: bool,
+    /// Whom to ask.
+    #[command(flatten)]
+    pub ask: Ask,
 }
 
 /// Whom to ask, and in what form.

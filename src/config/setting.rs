@@ -152,7 +152,7 @@ pub const SETTINGS: &[Setting] = &[
         "KEY@HOST:PORT",
         "none",
         "Bridges of other islands to call, for ever; a name is looked up anew at each try. What 'isle key' prints there \
-         is KEY; PORT is UDP",
+         is KEY; PORT is UDP. Or an invite, as 'isle invite' prints it there",
     ),
     many(Bridge, "allow", "KEY", "those of --link", "Bridges of other islands that may call this one"),
     one(

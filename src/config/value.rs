@@ -10,6 +10,7 @@ use island_bridge::bridge::Target;
 use isle_mesh::member::MemberId;
 
 use crate::config::Shed;
+use crate::roles::bridge::control;
 
 /// Why a text is no such value: what it should have been, with an example.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -36,12 +37,14 @@ pub fn listen(text: &str) -> Result<SocketAddr, Wanted> {
     text.parse().map_err(|_| Wanted("IP:PORT, such as 0.0.0.0:1233 or [::1]:0"))
 }
 
-/// `KEY@HOST:PORT`.
+/// `KEY@HOST:PORT`, or an invite.
 ///
 /// # Errors
 /// Anything else.
 pub fn link(text: &str) -> Result<Target, Wanted> {
-    text.parse().map_err(|_| Wanted("KEY@HOST:PORT, with the KEY that 'isle key' prints on the other side"))
+    control::target(text).map_err(|_| {
+        Wanted("KEY@HOST:PORT, with the KEY that 'isle key' prints there, nor an invite as a whole")
+    })
 }
 
 /// A public key.

@@ -2,6 +2,10 @@
 //!
 //! | module | is |
 //! |---|---|
+//! | [`control`] | the Unix socket through which this host's user changes it |
+//! | `desk` | what is done for that user |
+//! | [`token`], [`invites`] | invites: as a word, and as they are kept |
+//! | `pins`, `kept` | keys learned while it ran; small files |
 //! | `dial` | the last step of a tunnel: a member of our own island |
 //! | `links` | links as people see them |
 //! | `ledger` | what the mesh tells, as links read it |
@@ -11,10 +15,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv6Addr, SocketAddr};
-use std::sync::Arc;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use island_bridge::bridge::{self, Bridge, BridgeError, BridgeTask, Config, Feeds, Words};
+use island_bridge::bridge::{self, Bridge, BridgeError, BridgeTask, Config, Event, Feeds, Words};
 use island_bridge::endpoint::{OpenError, Settings};
 use isle_mesh::identity::Identity;
 use isle_mesh::island::Island;
@@ -31,12 +36,22 @@ use crate::config::BridgeConfig;
 use crate::http::accept::Opened;
 use crate::http::body::Answer;
 use crate::http::request::Connect;
+use crate::roles::bridge::desk::Desk;
+use crate::roles::bridge::invites::{Door, InviteBook};
 use crate::roles::bridge::ledger::Ledger;
+use crate::roles::bridge::pins::Pins;
 use crate::roles::bridge::tunnels::Tunnels;
+pub use kept::KeptError;
 
+pub mod control;
+mod desk;
 mod dial;
+pub mod invites;
+mod kept;
 mod ledger;
 mod links;
+mod pins;
+pub mod token;
 mod tunnels;
 
 /// UDP port of a bridge, and TCP port of its listener.
@@ -51,6 +66,7 @@ const OTHERS_MAX: Duration = Duration::from_secs(1);
 pub struct BridgeRole {
     bridge: Bridge,
     tunnels: Arc<Tunnels>,
+    desk: Arc<Desk>,
 }
 
 /// Keeps a bridge at work; to be spawned once the mesh is joined.
@@ -60,6 +76,22 @@ pub struct BridgeWork {
     task: BridgeTask,
     tunnels: Arc<Tunnels>,
     bridge: Bridge,
+    desk: Arc<Desk>,
+}
+
+/// Why there is no bridge. Nothing was sent.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BridgeOpenError {
+    /// No links can be made.
+    #[error("no links can be made")]
+    Links(#[from] OpenError),
+    /// What it knew is not to be read.
+    #[error(transparent)]
+    Kept(#[from] KeptError),
+    /// Others pin its key, so it has to keep one.
+    #[error("a bridge needs a state directory, for its key")]
+    NoStateDir,
 }
 
 /// The name of an island that was given none: made from the key of its bridge.
@@ -69,29 +101,50 @@ pub fn island_of(key: MemberId) -> String {
 }
 
 impl BridgeRole {
-    /// Opens the socket for links. The mesh is joined after, with [`outward`](Self::outward).
+    /// Opens the socket for links, with what is kept in the state directory. The mesh is joined after, with
+    /// [`outward`](Self::outward). Blocks on the disk.
     ///
     /// # Errors
-    /// No socket, or a key that cannot be used.
+    /// See [`BridgeOpenError`].
     pub fn open(
         config: &BridgeConfig,
+        dir: &Path,
         island: &str,
         identity: &Identity,
         tag: MeshTag,
-    ) -> Result<(Self, BridgeWork), OpenError> {
+    ) -> Result<(Self, BridgeWork), BridgeOpenError> {
+        let (pins, invites) = (Pins::open(dir)?, InviteBook::open(dir)?);
         let tunnels = Arc::<Tunnels>::default();
         let bind = config.quic.unwrap_or(SocketAddr::from((Ipv6Addr::UNSPECIFIED, BRIDGE_PORT)));
         let settings = Config {
             endpoint: Settings { bind, ..Settings::default() },
-            allowed: config.allow.clone(),
-            links: config.links.clone(),
+            allowed: config.allow.iter().copied().chain(pins.keys()).collect(),
+            // Of two targets with one key the last counts: what was given now.
+            links: pins.targets().into_iter().chain(config.links.iter().cloned()).collect(),
+            invites: Some(Arc::new(Door::new(invites.clone(), pins.clone()))),
             dialler: Some(tunnels.clone()),
             ..Config::new(island.to_owned())
         };
         let (bridge, feeds, task) = bridge::start(settings, identity.signing_key(), tag)?;
         info!(quic = %bridge.addr(), links = config.links.len(), "bridge");
-        let work = BridgeWork { feeds, task, tunnels: tunnels.clone(), bridge: bridge.clone() };
-        Ok((Self { bridge, tunnels }, work))
+        let linked = config.links.iter().map(|link| link.key);
+        let desk = Arc::new(Desk {
+            dir: dir.to_owned(),
+            bridge: bridge.clone(),
+            pins,
+            invites,
+            given: linked.chain(config.allow.iter().copied()).collect(),
+            mesh: OnceLock::new(),
+        });
+        let work =
+            BridgeWork { feeds, task, tunnels: tunnels.clone(), bridge: bridge.clone(), desk: desk.clone() };
+        Ok((Self { bridge, tunnels, desk }, work))
+    }
+
+    /// Keys that it links with: never of our own island.
+    #[must_use]
+    pub fn keys(&self) -> BTreeSet<MemberId> {
+        self.desk.given.iter().copied().chain(self.desk.pins.keys()).collect()
     }
 
     /// Takes what the mesh tells.
@@ -147,20 +200,27 @@ impl BridgeWork {
     /// # Errors
     /// The bridge ended by itself.
     pub async fn run(self, mesh: Mesh) -> Result<(), BridgeError> {
-        let Self { feeds, task, tunnels, bridge } = self;
+        let Self { feeds, task, tunnels, bridge, desk } = self;
+        // It is run once.
+        let _ = desk.mesh.set(mesh.clone());
         tunnels.attach(mesh.clone(), bridge.clone());
         let Feeds { mut words, mut reaches, ways, events } = feeds;
-        // They are read off the mesh and off the status.
-        drop((ways, events));
+        // They are read off the mesh.
+        drop(ways);
+        let mut events = events;
         let mut islands = mesh.islands();
         let mut bridges = BTreeSet::new();
         let mut loads = interval(LOAD_INTERVAL);
         loads.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut merging = JoinSet::new();
-        tokio::pin!(task);
+        let served = desk.clone().serve();
+        tokio::pin!(task, served);
         loop {
             tokio::select! {
                 ended = &mut task => return ended,
+                () = &mut served => {}
+                // A key that was let in by an invite is one of another island, too.
+                Ok(Event::LinkUp { .. }) = events.recv() => desk.name_foreigners(),
                 Some(words) = words.recv() => {
                     // Each link gives one batch of each kind at a time, so there are few of them.
                     merging.spawn(merge(mesh.clone(), words));

@@ -8,11 +8,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use isle_mesh::identity::Identity;
 use isle_mesh::member::{Address, CatalogueSummary, Epoch, LeaveReason, Load, MemberId, Record, Seq};
+use isle_mesh::path::Path;
 use isle_mesh::proof::{self, Proof, verify_proof};
+use isle_mesh::reach::{IslandLoad, Reach};
 use isle_mesh::transfer::{self, Transfer, TransferFloor, TransferWord, verify_transfer};
 use isle_mesh::verify::verify;
 use isle_mesh::wire::{
-    self, Beacon, Cookie, Down, Farewell, Hello, Hint, MeshTag, Message, Offer, Ping, Pong, Suspect,
+    self, Beacon, Cookie, Down, Farewell, Hello, Hint, MeshTag, Message, Offer, Ping, Pong, Routes, Suspect,
 };
 
 /// Recorded bytes.
@@ -155,6 +157,15 @@ fn beacon() -> Beacon {
     Beacon { record_seq: Seq(17), load, full: false, deaf: false, digest: 0x0102_0304_0506_0708, far: None }
 }
 
+fn routes() -> Routes {
+    let way = |islands: &[&str], cost| Reach {
+        path: Path::new(islands.iter().map(|&island| island.to_owned()).collect()).unwrap(),
+        cost: Duration::from_micros(cost),
+        load: IslandLoad { members: 12, in_flight: 3, capacity: 2048 },
+    };
+    Routes { part: 0, parts: 1, reaches: vec![way(&["south"], 41_300), way(&["south", "east"], 90_000)] }
+}
+
 fn farewell() -> Message {
     Message::Farewell(Farewell { reason: LeaveReason::Stopped })
 }
@@ -214,12 +225,21 @@ fn accepted() -> Vec<Vector> {
     let down = Down { votes: vec![vote_of(3, 30), vote_of(4, 8), vote_of(5, 200)] };
     let draining = Record { draining: true, ..record() };
     let busy = Beacon { full: true, deaf: true, ..beacon() };
+    let bridging = Beacon { far: Some(0x1112_1314_1516_1718), ..beacon() };
     vec![
         says("announce", "A full record.", 17, Message::Announce(record())),
         says("announce-least", "The least that a record says.", 17, Message::Announce(least_record())),
         says("announce-draining", "Stops soon.", 18, Message::Announce(draining)),
         says("beacon", "A pulse.", 19, Message::Beacon(beacon())),
         says("beacon-busy", "A pulse of a node that is full and deaf.", 20, Message::Beacon(busy)),
+        says("beacon-bridge", "A pulse of a bridge.", 30, Message::Beacon(bridging)),
+        says("routes", "What a bridge's links reach.", 31, Message::Routes(routes())),
+        says(
+            "routes-none",
+            "Nothing any more.",
+            32,
+            Message::Routes(Routes { part: 0, parts: 1, reaches: Vec::new() }),
+        ),
         says("hello", "The first question of a node.", 1, Message::Hello(hello.clone())),
         says("hello-asking", "A client's third question, with a cookie.", 3, Message::Hello(asking)),
         says("offer", "The answer to `hello`.", 21, Message::Offer(offer)),
