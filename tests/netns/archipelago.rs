@@ -92,6 +92,15 @@ impl Archipelago {
         Ok(())
     }
 
+    /// Has the bridge of that label do something, as its host's user would; what it prints.
+    pub(crate) fn tell(&self, label: &str, arguments: &[&str]) -> Result<String> {
+        let bridge = self.bridges.get(label).with_context(|| format!("no bridge {label}"))?;
+        let all = [arguments, &["--state-dir", &bridge.state]].concat();
+        let said = node::command(&bridge.host, &self.folder, &all)?;
+        ensure!(said.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&said.stderr));
+        Ok(String::from_utf8(said.stdout)?.trim().to_owned())
+    }
+
     /// The bridge of that label, which runs.
     pub(crate) fn running(&self, label: &str) -> Result<&Node> {
         let bridge = self.bridges.get(label).with_context(|| format!("no bridge {label}"))?;

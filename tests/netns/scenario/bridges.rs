@@ -29,6 +29,7 @@ pub(super) const SCENARIOS: &[Claim] = &[
     ("bridges::a_whole_site_that_stops_is_heard_to_the_last", whole_site),
     ("bridges::tunnels_lead_to_members_alone", forbidden),
     ("bridges::a_refused_link_says_why_on_both_sides", refused),
+    ("bridges::an_invite_lets_one_island_in_for_good", invited),
     ("bridges::five_islands_all_linked_hear_a_storm_of_farewells_once", mesh_of_five),
 ];
 
@@ -530,4 +531,49 @@ fn mesh_of_five(run: &Run) -> Result<()> {
         }
     }
     Ok(())
+}
+
+fn invited(run: &Run) -> Result<()> {
+    let mut all = chain(run, &["a", "b", "c"])?;
+    for label in ["a-b", "b-b", "c-b"] {
+        all.start(label, &[])?;
+    }
+    let address = format!("{}:{QUIC_PORT}", all.bridges["a-b"].address);
+    let token = all.tell("a-b", &["invite", "--address", &address])?;
+    all.tell("b-b", &["bridge", "link", &token])?;
+    all.tell("c-b", &["bridge", "link", &token])?;
+    refused_for(all.running("c-b")?, "invite-used")?;
+    // The others list six; the third island stays alone.
+    let joined = |all: &Archipelago| -> Result<()> {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let page = all.running("a-b")?.ask("/members")?;
+            let alive = page["members"].as_array().context("no members")?;
+            if alive.iter().filter(|member| member["standing"] == "alive").count() == 6 {
+                return Ok(());
+            }
+            ensure!(Instant::now() < until, "{page}");
+        }
+    };
+    joined(&all)?;
+    // Both have kept each other's keys: no token is needed any more.
+    for label in ["a-b", "b-b"] {
+        let mut node =
+            all.bridges.get_mut(label).and_then(|bridge| bridge.node.take()).context("not running")?;
+        node.interrupt()?;
+        let (status, _) = node.ended(PATIENCE)?;
+        ensure!(status.code() == Some(0), "{label} exits with {status}");
+    }
+    for label in ["a-b", "b-b"] {
+        all.start(label, &[])?;
+    }
+    joined(&all)?;
+    let key = all.bridges["b-b"].key.clone();
+    all.tell("a-b", &["bridge", "unlink", &key])?;
+    let page = all.tell("a-b", &["bridge", "links", "--json"])?;
+    ensure!(!page.contains("\"state\":\"up\""), "{page}");
+    let expired = all.tell("a-b", &["invite", "--expires", "1s", "--address", &address])?;
+    thread::sleep(Duration::from_millis(1100));
+    all.tell("b-b", &["bridge", "link", &expired])?;
+    refused_for(all.running("b-b")?, "invite-expired")
 }
