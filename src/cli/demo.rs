@@ -1,4 +1,4 @@
-//! `isle demo`: an island of five processes on this machine, to look at, play with, or be shown around.
+//! `isle demo`: two islands of nine processes on this machine, to look at, play with, or be shown around.
 //!
 //! Everything is on loopback, under a mesh name and a discovery port of its own: it meets no other node, and
 //! nothing leaves the machine.
@@ -18,7 +18,7 @@ pub mod load;
 pub mod report;
 pub mod tour;
 
-use island::{HUBS, Island, IslandError, PIECES, SPLIT};
+use island::{HUBS, Island, IslandError, PIECES, SOUTH_FIGURE, SPLIT, role_of};
 use report::Report;
 
 /// Longest wait for all nodes to leave after Ctrl+C.
@@ -43,7 +43,9 @@ pub async fn run(demo: &Demo, screen: Screen) -> Result<Exit, Failure> {
 
 async fn show(demo: &Demo, screen: Screen) -> Result<Exit, Failure> {
     let mut report = Report::new(demo.json, screen);
-    report.say("An island on this machine: 2 intermediaries, 3 piece servers. Loopback only.\n\n")?;
+    report.say(
+        "Two islands on this machine: 3 intermediaries, 4 piece servers, 2 bridges. Loopback only.\n\n",
+    )?;
     let started = Instant::now();
     let mut island = Island::start().map_err(|error| no_island(&error))?;
     let walked = tour::walk(&mut island, &mut report, started).await;
@@ -56,7 +58,7 @@ async fn show(demo: &Demo, screen: Screen) -> Result<Exit, Failure> {
         note(&format!("logs of the nodes: {}", island.keep_logs().display()));
         return Ok(Exit::Failed);
     }
-    report.say("Next:  isle up      on two machines of one network\n       isle demo    this island, yours to play with\n")?;
+    report.say("Next:  isle up      on two machines of one network\n       isle demo    these islands, yours to play with\n")?;
     Ok(Exit::Done)
 }
 
@@ -90,9 +92,12 @@ async fn play(screen: Screen, signals: &mut StopSignals) -> Result<Exit, Failure
 
 /// Who is there, and what can be tried.
 fn invitation(screen: Screen, island: &Island) -> String {
-    let mut text = String::from("An island on this machine. Loopback only; Ctrl+C ends it.\n\n");
+    let mut text = String::from("Two islands on this machine. Loopback only; Ctrl+C ends them.\n\n");
     for node in island.nodes() {
-        let role = if HUBS.contains(&node.name()) { "intermediary" } else { "piece server" };
+        let role = match role_of(node.name()) {
+            "pieces" => "piece server",
+            role => role,
+        };
         let process = node.process().map(|process| process.to_string()).unwrap_or_default();
         let name = screen.paint(Ink::Bold, &format!("{:<6}", node.name()));
         text.push_str(&format!("  {name} {role:<13} http://{:<16} process {process}\n", node.http()));
@@ -106,6 +111,8 @@ fn invitation(screen: Screen, island: &Island) -> String {
         "\nTry in another terminal:\n  \
          isle get giraffe {at}\n  \
          isle get {SPLIT} {at}     a third from each piece server\n  \
+         isle get {SOUTH_FIGURE} {at}  from the other island\n  \
+         isle members {at}         both islands\n  \
          isle watch {at}           and then, beside it:\n  \
          kill -9 {}      {cat} crashes\n  \
          kill -INT {}    {hub} leaves in order\n",

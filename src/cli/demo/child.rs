@@ -1,7 +1,8 @@
 //! A node as a process of its own: started, told to leave, killed. It never outlives this process.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -72,7 +73,7 @@ pub enum ChildError {
 }
 
 impl Node {
-    /// Starts `isle ROLE` on loopback alone, and does not wait for it.
+    /// Starts `isle ROLE ARGUMENTS` on loopback alone, and does not wait for it.
     ///
     /// # Errors
     /// See [`ChildError`].
@@ -80,7 +81,7 @@ impl Node {
         common: &Common,
         role: &str,
         name: &str,
-        figures: Option<&Path>,
+        arguments: &[OsString],
     ) -> Result<Self, ChildError> {
         let log = common.folder.join(format!("{name}.log"));
         let failed = |source| ChildError::Start { name: name.to_owned(), source };
@@ -88,9 +89,7 @@ impl Node {
         let mut command = Command::new(std::env::current_exe().map_err(failed)?);
         command.args([role, "--tether", "--interface", "lo", "--listen", "127.0.0.1:0", "--name", name]);
         command.args(["--mesh", &common.mesh, "--discovery-port", &common.discovery_port.to_string()]);
-        if let Some(figures) = figures {
-            command.arg("--figures").arg(figures);
-        }
+        command.args(arguments);
         for (variable, _) in std::env::vars_os() {
             if variable.to_string_lossy().starts_with("ISLE_") {
                 command.env_remove(variable);
@@ -155,6 +154,11 @@ impl Node {
     /// Ctrl+C. Does nothing when it has ended.
     pub fn interrupt(&self) {
         self.signal(Signal::INT);
+    }
+
+    /// It stands still from now on, as a host does whose network is gone; or goes on. Does nothing when it has ended.
+    pub fn pause(&self, stands_still: bool) {
+        self.signal(if stands_still { Signal::STOP } else { Signal::CONT });
     }
 
     /// `kill -9`. Does nothing when it has ended.

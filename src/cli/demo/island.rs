@@ -1,18 +1,33 @@
-//! The island of a demonstration: two intermediaries and three piece servers, on loopback alone.
+//! The islands of a demonstration, on loopback alone: the north with two intermediaries and three piece servers, the south
+//! with one of each, and a bridge on either.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 
+use isle_mesh::identity::{Identity, IdentityError};
+use isle_mesh::member::MemberId;
+
 use crate::cli::demo::child::{ChildError, Common, Node};
 use crate::figures::figure::Figure;
 use crate::figures::{Shelf, split};
 
-/// The intermediaries.
+/// The islands.
+pub const ISLANDS: [&str; 2] = ["north", "south"];
+/// The intermediaries of the north.
 pub const HUBS: [&str; 2] = ["hub-1", "hub-2"];
-/// The piece servers.
+/// The piece servers of the north.
 pub const PIECES: [&str; 3] = ["ann", "bob", "cat"];
+/// The intermediary of the south.
+pub const SOUTH_HUB: &str = "hub-s";
+/// The piece server of the south.
+pub const SOUTH_PIECES: &str = "dan";
+/// The figure that only the south has.
+pub const SOUTH_FIGURE: &str = "whitesheep";
+/// The bridges, by island.
+pub const BRIDGES: [&str; 2] = ["gate-n", "gate-s"];
 /// The figure in three shares, one at each piece server: the one with the most pieces.
 pub const SPLIT: &str = "unicorn";
 
@@ -31,11 +46,15 @@ impl Drop for Folder {
     }
 }
 
-/// The nodes, in the order of [`HUBS`] and [`PIECES`]. Dropped, all are killed.
+/// The nodes: [`HUBS`], [`PIECES`], those of the south, [`BRIDGES`]. Dropped, all are killed.
 #[derive(Debug)]
 pub struct Island {
     nodes: Vec<Node>,
     common: Common,
+    /// Keys of [`BRIDGES`].
+    keys: [MemberId; 2],
+    /// UDP port of the southern one.
+    quic_port: u16,
     /// All figures, whole.
     figures: Vec<Figure>,
     folder: Folder,
@@ -51,6 +70,9 @@ pub enum IslandError {
     /// A node does not run.
     #[error(transparent)]
     Child(#[from] ChildError),
+    /// A bridge has no key.
+    #[error(transparent)]
+    Key(#[from] IdentityError),
 }
 
 impl Island {
@@ -68,8 +90,13 @@ impl Island {
         let common = Common { mesh, discovery_port, folder: path };
         let figures = figures();
         write(&folder.path, &figures)?;
-        let mut island = Self { nodes: Vec::new(), common, figures, folder };
-        for name in HUBS.into_iter().chain(PIECES) {
+        let key = |name: &str| {
+            Ok::<_, IdentityError>(Identity::open(&folder.path.join(format!("{name}.state")))?.id())
+        };
+        let keys = [key(BRIDGES[0])?, key(BRIDGES[1])?];
+        let quic_port = UdpSocket::bind("127.0.0.1:0")?.local_addr()?.port();
+        let mut island = Self { nodes: Vec::new(), common, keys, quic_port, figures, folder };
+        for name in HUBS.into_iter().chain(PIECES).chain([SOUTH_HUB, SOUTH_PIECES]).chain(BRIDGES) {
             let node = island.spawn(name)?;
             island.nodes.push(node);
         }
@@ -77,10 +104,26 @@ impl Island {
     }
 
     fn spawn(&self, name: &str) -> Result<Node, ChildError> {
-        if HUBS.contains(&name) {
-            return Node::start(&self.common, "intermediary", name, None);
+        let is_southern = [SOUTH_HUB, SOUTH_PIECES, BRIDGES[1]].contains(&name);
+        let mut arguments: Vec<OsString> = vec!["--island".into(), ISLANDS[usize::from(is_southern)].into()];
+        let mut add = |flag: &str, value: OsString| arguments.extend([flag.into(), value]);
+        let role = role_of(name);
+        match role {
+            "pieces" => add("--figures", self.folder.path.join(name).into()),
+            "bridge" => {
+                add("--state-dir", self.folder.path.join(format!("{name}.state")).into());
+                let ([north, south], port) = (self.keys, self.quic_port);
+                if is_southern {
+                    add("--quic", format!("127.0.0.1:{port}").into());
+                    add("--allow", north.to_string().into());
+                } else {
+                    add("--quic", "127.0.0.1:0".into());
+                    add("--link", format!("{south}@127.0.0.1:{port}").into());
+                }
+            }
+            _ => {}
         }
-        Node::start(&self.common, "pieces", name, Some(&self.folder.path.join(name)))
+        Node::start(&self.common, role, name, &arguments)
     }
 
     /// Waits until all are ready.
@@ -147,6 +190,16 @@ impl Island {
     }
 }
 
+/// What a node of that name does.
+#[must_use]
+pub fn role_of(name: &str) -> &'static str {
+    match name {
+        _ if HUBS.contains(&name) || name == SOUTH_HUB => "intermediary",
+        _ if BRIDGES.contains(&name) => "bridge",
+        _ => "pieces",
+    }
+}
+
 fn figures() -> Vec<Figure> {
     let shelf = Shelf::builtin();
     let entries = shelf.catalogue().entries().iter();
@@ -156,9 +209,10 @@ fn figures() -> Vec<Figure> {
         .collect()
 }
 
-/// A folder for each piece server: each figure at two of them, and one share of the split one at each.
+/// A folder for each piece server: each figure at two of the north, one share of the split one at each, and one figure in
+/// the south alone.
 fn write(folder: &Path, figures: &[Figure]) -> io::Result<()> {
-    for name in PIECES {
+    for name in PIECES.into_iter().chain([SOUTH_PIECES]) {
         fs::create_dir(folder.join(name))?;
     }
     let at = |holder: usize, figure: &Figure| {
@@ -166,7 +220,9 @@ fn write(folder: &Path, figures: &[Figure]) -> io::Result<()> {
         fs::write(file, figure.body())
     };
     for (index, figure) in figures.iter().enumerate() {
-        if figure.name().as_str() == SPLIT {
+        if figure.name().as_str() == SOUTH_FIGURE {
+            fs::write(folder.join(SOUTH_PIECES).join(format!("{SOUTH_FIGURE}.json")), figure.body())?;
+        } else if figure.name().as_str() == SPLIT {
             let shares = split(figure, 3).map_err(io::Error::other)?;
             shares.iter().enumerate().try_for_each(|(holder, share)| at(holder, share))?;
         } else {
@@ -190,7 +246,12 @@ mod tests {
         for figure in &all {
             let file = format!("{}.json", figure.name());
             let holders = PIECES.iter().filter(|name| folder.path().join(name).join(&file).exists()).count();
-            assert_eq!(holders, if figure.name().as_str() == SPLIT { 3 } else { 2 }, "{file}");
+            let wanted = match figure.name().as_str() {
+                SPLIT => 3,
+                SOUTH_FIGURE => 0,
+                _ => 2,
+            };
+            assert_eq!(holders, wanted, "{file}");
         }
     }
 }

@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 use crate::api::view::{MemberView, MembersPage};
 use crate::cli::client::{AskError, Client};
 use crate::cli::demo::child::ChildError;
-use crate::cli::demo::island::{HUBS, Island, PIECES, SPLIT};
+use crate::cli::demo::island::{BRIDGES, HUBS, ISLANDS, Island, PIECES, SOUTH_FIGURE, SOUTH_PIECES, SPLIT};
 use crate::cli::demo::load::{Load, Outcome};
 use crate::cli::demo::report::{Check, Report};
 use crate::cli::failure::Failure;
@@ -55,13 +55,15 @@ pub async fn walk(island: &mut Island, report: &mut Report, started: Instant) ->
     discovery(island, report, started).await?;
     figures(island, report).await?;
     shares(island, report).await?;
+    across(island, report).await?;
+    cut(island, report).await?;
     crash(island, report).await?;
     hand_over(island, report).await?;
     farewells(island, report).await
 }
 
 async fn discovery(island: &mut Island, report: &mut Report, started: Instant) -> Result<(), TourError> {
-    report.part("discovery", "Discovery", "nobody was told an address")?;
+    report.part("discovery", "Discovery", "nobody was told an address but one bridge the other's")?;
     island.ready().await?;
     let ready = started.elapsed();
     let all = island.nodes().len();
@@ -126,6 +128,80 @@ async fn shares(island: &Island, report: &mut Report) -> Result<(), TourError> {
             .fact("shares", 3)
             .took(took),
     )?;
+    Ok(())
+}
+
+async fn across(island: &Island, report: &mut Report) -> Result<(), TourError> {
+    let [north, south] = ISLANDS;
+    report.part("across", "Another island", &format!("{SOUTH_FIGURE} is in the {south} alone"))?;
+    let hub = island.node(HUBS[0]).client();
+    let start = Instant::now();
+    let body = until(TABLE_WITHIN, async || asked(&hub, SOUTH_FIGURE).await.ok()).await;
+    let got = body.as_ref().map(holders).unwrap_or_default();
+    let text = format!("{SOUTH_FIGURE} comes to the {north} through {} and {}", BRIDGES[0], BRIDGES[1]);
+    report.check(&Check::same("figure", text, SOUTH_PIECES, got).took(start.elapsed()))?;
+    let page: MembersPage = hub.json("/members").await?;
+    let reached: Vec<_> =
+        page.islands.iter().filter(|island| island.reachable).map(|island| &*island.name).collect();
+    let text = format!("both islands are listed at {}, and can be reached", HUBS[0]);
+    report.check(&Check::same("islands", text, ISLANDS.join(", "), reached.join(", ")))?;
+    Ok(())
+}
+
+/// Whether a node of the north can reach the south.
+async fn reaches_south(hub: &Client) -> Option<bool> {
+    let page: MembersPage = hub.json("/members").await.ok()?;
+    page.islands.iter().find(|island| island.name == ISLANDS[1]).map(|island| island.reachable)
+}
+
+async fn cut(island: &Island, report: &mut Report) -> Result<(), TourError> {
+    let [_, south] = ISLANDS;
+    let gate = island.node(BRIDGES[1]);
+    report.part("cut", "A cut", &format!("{} stands still: the link falls silent", gate.name()))?;
+    let hub = island.node(HUBS[0]).client();
+    let id = id_of(island, gate.name()).await?;
+    gate.pause(true);
+    let start = Instant::now();
+    let lost = until(TABLE_WITHIN, async || (reaches_south(&hub).await == Some(false)).then_some(())).await;
+    let took = start.elapsed();
+    let page: Result<MembersPage, _> = hub.json("/members").await;
+    let refused = asked(&hub, SOUTH_FIGURE).await;
+    gate.pause(false);
+    let got = if lost.is_some() { "unreachable" } else { "reachable" };
+    report.check(
+        &Check::same("unreachable", format!("the {south} cannot be reached"), "unreachable", got).took(took),
+    )?;
+    let gone: Vec<_> = page?
+        .members
+        .into_iter()
+        // What stands still is found to be down by its own island, and rightly so.
+        .filter(|member| member.island == south && member.standing != "alive" && member.id != id)
+        .map(|member| format!("{} {}", member.name, member.standing))
+        .collect();
+    report.check(&Check::same(
+        "nobody-gone",
+        "none of the others there is called down",
+        "",
+        gone.join(", "),
+    ))?;
+    let reason = match refused {
+        Err(AskError::Problem { problem, .. }) => format!("{} {}", problem.status, problem.reason),
+        Err(error) => error.to_string(),
+        Ok(_) => "a figure".to_owned(),
+    };
+    let text = format!("{SOUTH_FIGURE} cannot be had meanwhile, and the answer says why");
+    report.check(&Check::same("refused", text, "503 island-unreachable", reason))?;
+    let start = Instant::now();
+    let back = until(TABLE_WITHIN, async || asked(&hub, SOUTH_FIGURE).await.ok()).await;
+    let got = if back.is_some() { "there" } else { "missing" };
+    report.check(
+        &Check::same("healed", format!("{} goes on: it is there again", gate.name()), "there", got)
+            .took(start.elapsed()),
+    )?;
+    // Its own island may have given it up, and hears it again.
+    let settled = until(TABLE_WITHIN, async || stands(island, &id, "alive").await.then_some(())).await;
+    let got = if settled.is_some() { "alive".to_owned() } else { standings(island, &id).await };
+    report.check(&Check::same("alive", format!("{} is alive at everybody", gate.name()), "alive", got))?;
     Ok(())
 }
 

@@ -58,6 +58,8 @@ pub enum InviteError {
 pub struct InviteBook {
     file: PathBuf,
     invites: Arc<Mutex<Vec<Invite>>>,
+    /// Held by whoever writes the file: what is written last is what is newest.
+    writing: Arc<Mutex<()>>,
 }
 
 impl InviteBook {
@@ -68,7 +70,7 @@ impl InviteBook {
     pub fn open(dir: &Path) -> Result<Self, KeptError> {
         let file = dir.join(FILE);
         let invites = read(&file)?.unwrap_or_default();
-        Ok(Self { file, invites: Arc::new(Mutex::new(invites)) })
+        Ok(Self { file, invites: Arc::new(Mutex::new(invites)), writing: Arc::default() })
     }
 
     /// A new one, kept when this returns: itself and its secret, which nobody can find out again. Blocks on the disk.
@@ -82,14 +84,16 @@ impl InviteBook {
         let id = hash.get(..6).ok_or(InviteError::Entropy)?.to_owned();
         let invite =
             Invite { id, hash, expires: now + expires_in.as_secs(), uses_left: uses, used_by: Vec::new() };
-        let mut invites = self.lock();
-        invites.retain(|kept| kept.expires + REMEMBERED > now);
-        if invites.len() >= INVITES_MAX {
-            return Err(InviteError::Full);
+        {
+            let mut invites = self.lock();
+            invites.retain(|kept| kept.expires + REMEMBERED > now);
+            if invites.len() >= INVITES_MAX {
+                return Err(InviteError::Full);
+            }
+            invites.push(invite.clone());
         }
-        invites.push(invite.clone());
-        if let Err(error) = write(&self.file, &*invites) {
-            invites.pop();
+        if let Err(error) = self.save() {
+            self.lock().retain(|kept| kept.id != invite.id);
             return Err(error.into());
         }
         Ok((invite, secret))
@@ -104,16 +108,25 @@ impl InviteBook {
     /// Takes an invite back; whether there was one of this id. Blocks on the disk.
     ///
     /// # Errors
-    /// It could not be written; then it stands.
+    /// It could not be written: it lets nobody in until the next start, and then does again.
     pub fn revoke(&self, id: &str) -> Result<bool, KeptError> {
-        let mut invites = self.lock();
-        let rest: Vec<Invite> = invites.iter().filter(|invite| invite.id != id).cloned().collect();
-        let was_there = rest.len() < invites.len();
+        let was_there = {
+            let mut invites = self.lock();
+            let before = invites.len();
+            invites.retain(|invite| invite.id != id);
+            invites.len() < before
+        };
         if was_there {
-            write(&self.file, &rest)?;
-            *invites = rest;
+            self.save()?;
         }
         Ok(was_there)
+    }
+
+    /// Writes the file as it should be now. Nobody who asks waits for the disk meanwhile. Blocks.
+    fn save(&self) -> Result<(), KeptError> {
+        let _turn = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = self.all();
+        write(&self.file, &now)
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Invite>> {
@@ -157,12 +170,11 @@ impl Invites for Door {
         invite.uses_left = invite.uses_left.saturating_sub(1);
         invite.used_by.push(peer.to_string());
         info!(invite = invite.id, key = %peer, "invite used");
-        let (file, now) = (self.book.file.clone(), invites.clone());
         drop(invites);
-        let pins = self.pins.clone();
+        let (pins, book) = (self.pins.clone(), self.book.clone());
         tokio::task::spawn_blocking(move || {
             // First the key: what a crash in between leaves lets the same key in again.
-            let kept = pins.allow(peer).and_then(|()| write(&file, &now));
+            let kept = pins.allow(peer).and_then(|()| book.save());
             if let Err(error) = kept {
                 warn!(%error, "that an invite was used is not kept");
             }
