@@ -164,6 +164,8 @@ pub struct Upstreams {
 enum Ended {
     Listener(SocketAddr),
     Member(MemberId),
+    /// Every way to another island.
+    Tunnels,
 }
 
 impl Ended {
@@ -171,7 +173,8 @@ impl Ended {
         match (self, place) {
             (Self::Listener(at), place) => place.dialled() == *at,
             (Self::Member(id), Place::Far(passage)) => passage.member == *id,
-            (Self::Member(_), Place::Direct(_)) => false,
+            (Self::Tunnels, Place::Far(_)) => true,
+            (Self::Member(_) | Self::Tunnels, Place::Direct(_)) => false,
         }
     }
 }
@@ -275,6 +278,11 @@ impl Upstreams {
         self.end(vec![Ended::Member(member)]);
     }
 
+    /// The same for all tunnels: a bridge on the way of some of them stops, and waits for those.
+    pub fn close_tunnels(&self) {
+        self.end(vec![Ended::Tunnels]);
+    }
+
     fn end(&self, ended: Vec<Ended>) {
         let now = Instant::now();
         // First the note, then the pool: an exchange that ends in between sees one or the other.
@@ -285,11 +293,13 @@ impl Upstreams {
     /// When connections to this place were last closed.
     fn ended(&self, place: &Place) -> Option<Instant> {
         let closed = lock(&self.closed);
-        let member = match place {
-            Place::Far(passage) => closed.get(&Ended::Member(passage.member)),
+        let beyond = match place {
+            Place::Far(passage) => {
+                closed.get(&Ended::Member(passage.member)).max(closed.get(&Ended::Tunnels))
+            }
             Place::Direct(_) => None,
         };
-        closed.get(&Ended::Listener(place.dialled())).max(member).copied()
+        closed.get(&Ended::Listener(place.dialled())).max(beyond).copied()
     }
 
     fn kept(&self, at: Place) -> Option<Sender> {

@@ -197,6 +197,9 @@ impl Shared {
                             if member.far {
                                 self.upstreams.close_far(member.id);
                             }
+                            if member.far && member.has_role("bridge") {
+                                self.upstreams.close_tunnels();
+                            }
                         }
                     }
                     Err(Ended::Lagged(_)) => {}

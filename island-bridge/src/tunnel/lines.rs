@@ -2,7 +2,7 @@
 //!
 //! Shared by the task that owns the links, which writes, and by everybody who opens a tunnel, who reads.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -136,11 +136,18 @@ impl Lines {
     pub(crate) async fn open(&self, open: Open) -> Result<Dialled, TunnelFailure> {
         let deadline = tokio::time::Instant::now() + CARRIER_WAIT;
         let mut versions = self.inner.version.subscribe();
+        let mut busy = BTreeSet::new();
         loop {
-            match self.onward(&open)? {
+            match self.onward(&open, &busy)? {
                 Onward::Line(connection, counts) => {
-                    let dialled = ask(&connection, open, &counts).await;
-                    return dialled.inspect_err(|_| counts.failed());
+                    let dialled = ask(&connection, open.clone(), &counts).await;
+                    match dialled.inspect_err(|_| counts.failed()) {
+                        // It stops, perhaps: another bridge of that island may have room.
+                        Err(TunnelFailure::Busy) => {
+                            busy.insert(connection.peer());
+                        }
+                        dialled => return dialled,
+                    }
                 }
                 Onward::Bridge(bridge) => {
                     let dialler = self.inner.dialler.as_ref().ok_or(TunnelFailure::NoRoute)?;
@@ -185,14 +192,15 @@ impl Lines {
         self.lock().counts.entry(peer).or_default().clone()
     }
 
-    fn onward(&self, open: &Open) -> Result<Onward, TunnelFailure> {
+    fn onward(&self, open: &Open, busy: &BTreeSet<MemberId>) -> Result<Onward, TunnelFailure> {
         let hop = open.hops.first().ok_or(TunnelFailure::NoRoute)?;
         let mut state = self.lock();
         if state.is_closed {
             return Err(TunnelFailure::Busy);
         }
         let lines = state.lines.iter().filter(|(peer, line)| {
-            line.island == hop.island && hop.bridge.is_none_or(|wanted| wanted == **peer)
+            let is_wanted = hop.bridge.is_none_or(|wanted| wanted == **peer);
+            line.island == hop.island && is_wanted && !busy.contains(*peer)
         });
         let (ready, waiting): (Vec<_>, Vec<_>) =
             lines.partition(|(peer, _)| state.carriers.contains_key(*peer));
@@ -205,7 +213,8 @@ impl Lines {
         if !waiting.is_empty() {
             return Ok(Onward::Soon);
         }
-        state.others.get(&hop.island).map(|bridge| Onward::Bridge(*bridge)).ok_or(TunnelFailure::NoRoute)
+        let other = state.others.get(&hop.island).map(|bridge| Onward::Bridge(*bridge));
+        other.ok_or(if busy.is_empty() { TunnelFailure::NoRoute } else { TunnelFailure::Busy })
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {

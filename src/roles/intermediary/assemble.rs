@@ -74,6 +74,8 @@ impl Shared {
         let retries = if request.hops == 0 { RETRIES_MAX } else { 0 };
         let wait_until = deadline.min(Instant::now() + self.config.wait);
         let mut changes = self.index.changes();
+        // What was found before time ran out says more than that it did.
+        let mut found = None;
         loop {
             changes.mark_unchanged();
             let snapshot = self.index.snapshot();
@@ -82,10 +84,13 @@ impl Shared {
                 match self.pass_on(request, name, &shares[0], deadline, retries).await {
                     Ok(reply) => return streamed(reply, permit),
                     Err(failure) => {
-                        if !self.worth_waiting(&failure, &shares) || !changed(&mut changes, wait_until).await
-                        {
+                        let failure = telling(failure, found.take());
+                        let is_over = Instant::now() >= deadline;
+                        let waits = !is_over && self.worth_waiting(&failure, &shares);
+                        if !waits || !changed(&mut changes, wait_until).await {
                             return self.explained(name, &snapshot, &shares, failure).into_answer();
                         }
+                        found = Some(failure);
                     }
                 }
                 continue;
@@ -95,9 +100,13 @@ impl Shared {
                     return negotiate::answer(&figure, sources, Form::wanted(&request.headers));
                 }
                 Err(failure) => {
-                    if !self.worth_waiting(&failure, &shares) || !changed(&mut changes, wait_until).await {
+                    let failure = telling(failure, found.take());
+                    let is_over = Instant::now() >= deadline;
+                    let waits = !is_over && self.worth_waiting(&failure, &shares);
+                    if !waits || !changed(&mut changes, wait_until).await {
                         return self.explained(name, &snapshot, &shares, failure).into_answer();
                     }
+                    found = Some(failure);
                 }
             }
         }
@@ -528,6 +537,14 @@ fn candidate(member: &Member) -> Candidate {
 
 fn snapshot_has(index: &index::Index, digest: [u8; 32]) -> bool {
     index.snapshot().has(&Hash(digest))
+}
+
+/// The failure to tell of, after an earlier one.
+fn telling(failure: Failure, earlier: Option<Failure>) -> Failure {
+    match (failure, earlier) {
+        (Failure::Deadline, Some(earlier)) => earlier,
+        (failure, _) => failure,
+    }
 }
 
 /// Waits for a change of what is known. `false` when time runs out first.

@@ -27,6 +27,7 @@ pub(super) const SCENARIOS: &[Claim] = &[
     ("bridges::the_ends_of_a_line_reach_each_other", line),
     ("bridges::a_ring_goes_the_other_way_round_when_it_is_cut", ring),
     ("bridges::a_whole_site_that_stops_is_heard_to_the_last", whole_site),
+    ("bridges::a_bridge_that_stops_does_not_wait_for_idle_tunnels", idle_tunnels),
     ("bridges::tunnels_lead_to_members_alone", forbidden),
     ("bridges::a_refused_link_says_why_on_both_sides", refused),
     ("bridges::an_invite_lets_one_island_in_for_good", invited),
@@ -576,4 +577,23 @@ fn invited(run: &Run) -> Result<()> {
     thread::sleep(Duration::from_millis(1100));
     all.tell("d-b", &["bridge", "link", &expired])?;
     refused_for(all.running("d-b")?, "invite-expired")
+}
+
+fn idle_tunnels(run: &Run) -> Result<()> {
+    for label in ["s-bridge", "n-bridge"] {
+        let mut pair = Pair::start(run)?;
+        let (client, hub) = pair.asking("north")?;
+        found(&client, hub, OF_SOUTH)?;
+        let bridge = pair.both.bridges.get_mut(label).context("no such bridge")?;
+        let mut leaving = bridge.node.take().context("not running")?;
+        let began = Instant::now();
+        leaving.interrupt()?;
+        let (status, ended) = leaving.ended(PATIENCE)?;
+        ensure!(status.code() == Some(0), "exit {status}");
+        let took = ended.saturating_duration_since(began);
+        run.measures.add("a bridge with an idle tunnel: Ctrl+C to exit", took);
+        let limit = run.bound(Duration::from_secs(3), Duration::from_millis(1200));
+        ensure!(took <= limit, "{label}: {took:?}");
+    }
+    Ok(())
 }
