@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use http::StatusCode;
 use http_body_util::BodyExt;
-use isle_mesh::event::{Event, EventKind};
+use isle_mesh::event::{Event, EventKind, Subject};
 use isle_mesh::member::{Member, MemberId};
 use isle_mesh::mesh::{Ended, Mesh, Subscription};
 use tokio::sync::watch;
@@ -174,7 +174,10 @@ impl IndexTask {
     }
 
     fn event(&mut self, event: &Event) {
-        let Some(member) = event.member() else { return };
+        let member = match &event.subject {
+            Subject::Member(member) => member,
+            Subject::Island(island) => return self.retake(&island.name),
+        };
         match event.kind {
             EventKind::Forgotten => self.forget(member.id),
             EventKind::Joined
@@ -185,8 +188,16 @@ impl IndexTask {
             | EventKind::Back
             | EventKind::Left
             | EventKind::DuplicateKey => self.take(member),
+            // Told of islands, not of members.
             EventKind::IslandUp | EventKind::IslandDown => {}
         }
+    }
+
+    /// Whether the members of an island can be asked has changed: what waits for somebody to ask looks again.
+    fn retake(&mut self, island: &str) {
+        let of_it = self.announced.iter().filter(|(_, (_, member))| member.record.island == island);
+        let now: Vec<_> = of_it.filter_map(|(id, _)| self.mesh.table().get(id)).collect();
+        now.iter().for_each(|member| self.take(member));
     }
 
     /// A member as it is now.
