@@ -3,7 +3,7 @@
 //!
 //! Each is one QUIC stream of each link on its way. They have connections of their own beside the links', so that what
 //! they carry cannot hold up words. The far end proves its key before a byte is passed on: see
-//! [`Opened`](crate::frame::tunnel::Opened).
+//! [`Opened`].
 //!
 //! | module | is |
 //! |---|---|
