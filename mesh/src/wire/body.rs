@@ -158,9 +158,9 @@ impl AnnounceBody {
 #[derive(Serialize, Deserialize)]
 struct BeaconBody {
     s: u64,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_zero_wide")]
     l: u32,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_zero_wide")]
     c: u32,
     #[serde(default, skip_serializing_if = "is_zero")]
     x: u16,
@@ -338,9 +338,9 @@ impl PingBody {
 struct PongBody {
     n: u64,
     s: u64,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_zero_wide")]
     l: u32,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_zero_wide")]
     c: u32,
     #[serde(default, skip_serializing_if = "is_zero")]
     x: u16,

@@ -266,18 +266,28 @@ fn a_datagram_with_any_bit_flipped_is_refused() {
 }
 
 #[test]
-fn a_beacon_of_any_likely_node_fits_150_bytes() {
-    let load = Load { in_flight: 65_535, capacity: 65_535 };
-    let beacon = Beacon {
+fn beacons_are_no_longer_than_the_protocol_says() {
+    let length =
+        |beacon: Beacon| Identity::for_test(1).sign_word(tag(), &Message::Beacon(beacon), Seq::MAX).len();
+    let likely = Beacon {
         record_seq: Seq(u64::from(u32::MAX)),
-        load,
+        load: Load { in_flight: 65_535, capacity: 65_535 },
         full: true,
         deaf: true,
         digest: u64::MAX,
         far: None,
     };
-    let datagram = Identity::for_test(1).sign_word(tag(), &Message::Beacon(beacon), Seq::MAX);
-    assert!(datagram.len() <= 150, "{}", datagram.len());
+    let bridge = Beacon { load: Load::default(), full: false, far: Some(u64::MAX), ..likely };
+    assert_eq!((length(likely), length(bridge)), (148, 149));
+    let both = Beacon { load: likely.load, ..bridge };
+    assert_eq!(length(both), 159);
+    let longest = Beacon {
+        record_seq: Seq::MAX,
+        load: Load { in_flight: u32::MAX, capacity: u32::MAX },
+        full: true,
+        ..bridge
+    };
+    assert_eq!((length(Beacon { far: None, ..longest }), length(longest)), (156, 167));
 }
 
 #[test]
