@@ -42,7 +42,7 @@ use crate::http::request::{Connect, Gated};
 use crate::http::respond;
 use crate::node::ready::Ready;
 use crate::node::tables::Tables;
-use crate::roles::bridge::{self, BRIDGE_PORT, BridgeOpenError, BridgeRole, BridgeWork};
+use crate::roles::bridge::{BRIDGE_PORT, BridgeOpenError, BridgeRole, BridgeWork};
 use crate::roles::intermediary::Intermediary;
 use crate::roles::pieces::{Pieces, SidecarError};
 use crate::shutdown::StopSignals;
@@ -392,10 +392,9 @@ fn link_up(
     identity: &Identity,
     settings: &mut MeshConfig,
 ) -> Result<(BridgeRole, BridgeWork), NodeError> {
-    let island = settings.island.get_or_insert_with(|| bridge::island_of(identity.id())).clone();
     let tag = MeshTag::of(&settings.mesh);
     let dir = config.state_dir.as_deref().ok_or(BridgeOpenError::NoStateDir)?;
-    let (role, work) = BridgeRole::open(&config.bridge, dir, &island, identity, tag)?;
+    let (role, work) = BridgeRole::open(&config.bridge, dir, settings.island.as_deref(), identity, tag)?;
     settings.outward = Some(role.outward());
     settings.foreign = role.keys();
     Ok((role, work))

@@ -196,6 +196,7 @@ enum Command {
     BridgeRoutes(MemberId, Vec<Reach>),
     Status(oneshot::Sender<Status>),
     Connection(MemberId, oneshot::Sender<Option<Connection>>),
+    Rename(String),
     Leave(oneshot::Sender<()>),
 }
 
@@ -268,6 +269,12 @@ impl Bridge {
     /// What another bridge of our island says that it reaches, by its newest ROUTES word; nothing, when it is gone.
     pub async fn set_bridge_routes(&self, bridge: MemberId, reaches: Vec<Reach>) {
         self.wish(Command::BridgeRoutes(bridge, reaches)).await;
+    }
+
+    /// Our island is called so from now on: a label. Links say their island when they begin, so those that stand end with a
+    /// goodbye, and are called again at once by whoever has called them; tunnels over them are cut.
+    pub async fn rename(&self, island: String) {
+        self.wish(Command::Rename(island)).await;
     }
 
     /// All links as they are now.

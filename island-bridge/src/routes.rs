@@ -112,6 +112,16 @@ impl RouteTable {
         }
     }
 
+    /// Our island is called so from now on. A path that names it leads back to us.
+    pub fn rename(&mut self, now: Instant, island: String) {
+        let heard = self.links.values_mut().map(|link| &mut link.heard).chain(self.bridges.values_mut());
+        for heard in heard {
+            heard.retain(|_, reach| !reach.path.contains(&island));
+        }
+        self.island = island;
+        self.refresh(now);
+    }
+
     /// A link to the bridge `peer` of another island is up; `round_trip` is the connection's.
     pub fn link_up(&mut self, now: Instant, peer: MemberId, island: String, round_trip: Duration) {
         let cost = round_trip + HOP_COST;

@@ -18,7 +18,8 @@ pub struct MeshConfig {
     pub name: String,
     /// Which mesh: nodes of others do not exist for us.
     pub mesh: String,
-    /// Island name, if one is given.
+    /// Island name, if one is given. Else a name that is heard is taken over; a node with the role `bridge` gives one made
+    /// from its key meanwhile.
     pub island: Option<String>,
     /// What this node does: see [`Record::roles`](crate::member::Record::roles).
     pub roles: Vec<String>,

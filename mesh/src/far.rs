@@ -263,6 +263,13 @@ impl Far {
             }
             self.islands.remove(&island);
         }
+        self.drop_empty_islands();
+    }
+
+    /// O(members) where an island cannot be reached, else O(islands).
+    fn drop_empty_islands(&mut self) {
+        let (table, members) = (&self.table, &self.members);
+        self.islands.drop_empty(|island| !counts_anybody(table, members, island));
     }
 
     pub(crate) fn sweep(&mut self, now: Instant) {
@@ -305,11 +312,7 @@ impl Far {
             return Ok(());
         }
         let (table, members) = (&self.table, &self.members);
-        let is_of = |id: &MemberId, island: &str| {
-            let record = table.get(id).and_then(|entry| entry.record.as_ref());
-            record.is_some_and(|said| said.value.island == island)
-        };
-        self.islands.admit(now, name, |island| !members.keys().any(|id| is_of(id, island)))
+        self.islands.admit(now, name, |island| !counts_anybody(table, members, island))
     }
 
     /// Chooses the ways anew: these bridges of our own island are there. O(ways), and O(members) for each island that can
@@ -433,6 +436,14 @@ impl Far {
             far: true,
         })
     }
+}
+
+/// Whether any listed member counts itself to this island.
+fn counts_anybody(table: &Table, members: &ByMember<FarMember>, island: &str) -> bool {
+    members.keys().any(|id| {
+        let record = table.get(id).and_then(|entry| entry.record.as_ref());
+        record.is_some_and(|said| said.value.island == island)
+    })
 }
 
 impl FarMember {

@@ -104,6 +104,8 @@ pub struct Membership {
     interfaces: Vec<Interface>,
     advertise: Vec<Address>,
     island_given: Option<String>,
+    /// The name that we make where none is given to us or heard, if we are a bridge.
+    island_made: Option<String>,
     /// Who brought the name we took over, if we did.
     island_from: Option<MemberId>,
     record: Record,
@@ -149,14 +151,18 @@ impl Membership {
     /// A node that has not said a word yet. `seed` is all the randomness it will have.
     #[must_use]
     pub fn new(settings: Settings, identity: Identity, seed: u64, now: Instant) -> Self {
+        let is_bridge = settings.roles.iter().any(|role| role == abroad::BRIDGE);
+        let island_made =
+            (is_bridge && settings.island.is_none()).then(|| crate::island::made_by(identity.id()));
+        let island = settings.island.clone().or_else(|| island_made.clone());
         let record = Record {
             name: settings.name,
             roles: settings.roles,
             addresses: settings.advertise.clone(),
             http_port: settings.http_port,
             unicast_port: settings.unicast_port,
-            island: settings.island.clone().unwrap_or_else(|| island::UNNAMED.to_owned()),
-            island_given: settings.island.is_some(),
+            island_given: island.is_some(),
+            island: island.unwrap_or_else(|| island::UNNAMED.to_owned()),
             draining: false,
             catalogue: settings.catalogue,
             watchers: Vec::new(),
@@ -180,6 +186,7 @@ impl Membership {
             interfaces: Vec::new(),
             advertise: settings.advertise,
             island_given: settings.island,
+            island_made,
             island_from: None,
             record_said: None,
             record_digest: 0,
@@ -290,6 +297,7 @@ impl Membership {
         self.table.expire_floors(now);
         self.sweep_accusers(now);
         self.sweep_abroad(now);
+        self.drop_emigrants(now);
         self.timers.arm(now + Duration::from_secs(10), Timer::Sweep);
     }
 

@@ -22,13 +22,13 @@ use std::time::Duration;
 use island_bridge::bridge::{self, Bridge, BridgeError, BridgeTask, Config, Event, Feeds, Words};
 use island_bridge::endpoint::{OpenError, Settings};
 use isle_mesh::identity::Identity;
-use isle_mesh::island::Island;
+use isle_mesh::island::{self, Island};
 use isle_mesh::member::MemberId;
-use isle_mesh::mesh::{FarWords, Left, Mesh, Outward};
+use isle_mesh::mesh::{Ended, FarWords, Left, Mesh, Outward, Subscription};
 use isle_mesh::reach::{IslandLoad, Reach};
 use isle_mesh::wire::MeshTag;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tracing::{debug, info};
 
 use crate::api::view::LinkView;
@@ -58,6 +58,9 @@ mod tunnels;
 pub const BRIDGE_PORT: u16 = 5236;
 /// Size and load of the own island are told to others so often.
 const LOAD_INTERVAL: Duration = Duration::from_secs(1);
+/// A bridge whose island was given no name makes no link for this long after it has asked who is there: a name that is heard
+/// only in beacons would end it at once. Three beacons of a small island, or one of a large one that answers strangers.
+const NAME_WAIT: Duration = Duration::from_millis(300);
 /// A bridge leaves after the members of its island that leave with it, but does not wait for them longer than this.
 const OTHERS_MAX: Duration = Duration::from_secs(1);
 
@@ -77,6 +80,8 @@ pub struct BridgeWork {
     tunnels: Arc<Tunnels>,
     bridge: Bridge,
     desk: Arc<Desk>,
+    /// Our island's name was given, so it stays.
+    is_named: bool,
 }
 
 /// Why there is no bridge. Nothing was sent.
@@ -94,25 +99,22 @@ pub enum BridgeOpenError {
     NoStateDir,
 }
 
-/// The name of an island that was given none: made from the key of its bridge.
-#[must_use]
-pub fn island_of(key: MemberId) -> String {
-    format!("isle-{}", &key.to_string()[..6])
-}
-
 impl BridgeRole {
     /// Opens the socket for links, with what is kept in the state directory. The mesh is joined after, with
-    /// [`outward`](Self::outward). Blocks on the disk.
+    /// [`outward`](Self::outward). `island`: as it was given; else the mesh finds a name, and links wait for it a moment.
+    /// Blocks on the disk.
     ///
     /// # Errors
     /// See [`BridgeOpenError`].
     pub fn open(
         config: &BridgeConfig,
         dir: &Path,
-        island: &str,
+        island: Option<&str>,
         identity: &Identity,
         tag: MeshTag,
     ) -> Result<(Self, BridgeWork), BridgeOpenError> {
+        let made = || island::made_by(identity.id());
+        let name = island.map_or_else(made, str::to_owned);
         let (pins, invites) = (Pins::open(dir)?, InviteBook::open(dir)?);
         let tunnels = Arc::<Tunnels>::default();
         let bind = config.quic.unwrap_or(SocketAddr::from((Ipv6Addr::UNSPECIFIED, BRIDGE_PORT)));
@@ -123,7 +125,7 @@ impl BridgeRole {
             links: pins.targets().into_iter().chain(config.links.iter().cloned()).collect(),
             invites: Some(Arc::new(Door::new(invites.clone(), pins.clone()))),
             dialler: Some(tunnels.clone()),
-            ..Config::new(island.to_owned())
+            ..Config::new(name)
         };
         let (bridge, feeds, task) = bridge::start(settings, identity.signing_key(), tag)?;
         info!(quic = %bridge.addr(), links = config.links.len(), "bridge");
@@ -136,8 +138,14 @@ impl BridgeRole {
             given: linked.chain(config.allow.iter().copied()).collect(),
             mesh: OnceLock::new(),
         });
-        let work =
-            BridgeWork { feeds, task, tunnels: tunnels.clone(), bridge: bridge.clone(), desk: desk.clone() };
+        let work = BridgeWork {
+            feeds,
+            task,
+            tunnels: tunnels.clone(),
+            bridge: bridge.clone(),
+            desk: desk.clone(),
+            is_named: island.is_some(),
+        };
         Ok((Self { bridge, tunnels, desk }, work))
     }
 
@@ -200,7 +208,7 @@ impl BridgeWork {
     /// # Errors
     /// The bridge ended by itself.
     pub async fn run(self, mesh: Mesh) -> Result<(), BridgeError> {
-        let Self { feeds, task, tunnels, bridge, desk } = self;
+        let Self { feeds, task, tunnels, bridge, desk, is_named } = self;
         // It is run once.
         let _ = desk.mesh.set(mesh.clone());
         tunnels.attach(mesh.clone(), bridge.clone());
@@ -214,11 +222,27 @@ impl BridgeWork {
         loads.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut merging = JoinSet::new();
         let served = desk.clone().serve();
-        tokio::pin!(task, served);
+        let named = async {
+            if !is_named {
+                mesh.complete().await;
+                sleep(NAME_WAIT).await;
+            }
+        };
+        let mut names = OwnName::new(&mesh, is_named).await;
+        tokio::pin!(served, named);
+        // Of its own, so that it goes on while this waits for it.
+        let mut linking = JoinSet::new();
+        let mut waiting = Some(task);
         loop {
             tokio::select! {
-                ended = &mut task => return ended,
+                Some(ended) = linking.join_next() => return ended.map_err(BridgeError::Task)?,
+                () = &mut named, if waiting.is_some() => {
+                    if let Some(task) = waiting.take() {
+                        linking.spawn(task);
+                    }
+                }
                 () = &mut served => {}
+                name = names.next() => bridge.rename(name).await,
                 // A key that was let in by an invite is one of another island, too.
                 Ok(Event::LinkUp { .. }) = events.recv() => desk.name_foreigners(),
                 Some(words) = words.recv() => {
@@ -231,13 +255,43 @@ impl BridgeWork {
                     // Whoever has left says nothing more.
                     let _ = mesh.say_reaches(now).await;
                 }
-                Ok(()) = islands.changed() => {
+                Ok(()) = islands.changed(), if waiting.is_none() => {
                     let now = islands.borrow_and_update().clone();
                     bridges = tell_ways(&bridge, mesh.id(), &now, bridges).await;
                 }
                 _ = loads.tick() => bridge.set_load(load_of(&mesh)),
             }
         }
+    }
+}
+
+/// What our island is called, as the mesh has it.
+struct OwnName {
+    mesh: Mesh,
+    /// `None` where it stays, or there is no mesh any more.
+    events: Option<Subscription>,
+    told: String,
+}
+
+impl OwnName {
+    async fn new(mesh: &Mesh, is_given: bool) -> Self {
+        let events = if is_given { None } else { mesh.subscribe().await.ok() };
+        Self { mesh: mesh.clone(), events, told: String::new() }
+    }
+
+    /// The name, when it is another one than this gave last. Cancel safe.
+    async fn next(&mut self) -> String {
+        while let Some(events) = &mut self.events {
+            let now = self.mesh.island();
+            if now != self.told {
+                self.told.clone_from(&now);
+                return now;
+            }
+            if let Err(Ended::Left(_)) = events.next().await {
+                self.events = None;
+            }
+        }
+        std::future::pending().await
     }
 }
 

@@ -84,9 +84,14 @@ impl Archipelago {
 
     /// Starts a bridge with these `--link` and `--allow`.
     pub(crate) fn start(&mut self, label: &str, arguments: &[String]) -> Result<()> {
+        let island = self.bridges.get(label).with_context(|| format!("no bridge {label}"))?.island;
+        self.start_unnamed(label, &[&["--island".to_owned(), island.to_owned()], arguments].concat())
+    }
+
+    /// The same for a bridge that is not told what its island is called.
+    pub(crate) fn start_unnamed(&mut self, label: &str, arguments: &[String]) -> Result<()> {
         let bridge = self.bridges.get_mut(label).with_context(|| format!("no bridge {label}"))?;
-        let mut all = vec!["bridge", "--island", bridge.island, "--interface", INSIDE];
-        all.extend(["--state-dir", &bridge.state]);
+        let mut all = vec!["bridge", "--interface", INSIDE, "--state-dir", &bridge.state];
         all.extend(arguments.iter().map(String::as_str));
         bridge.node = Some(Node::start(&bridge.host, &self.folder, &all)?);
         Ok(())

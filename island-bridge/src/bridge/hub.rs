@@ -225,7 +225,21 @@ impl Hub {
                 let live = self.links.get(&key).filter(|live| live.greeting.is_some());
                 let _ = reply.send(live.map(|live| live.connection.clone()));
             }
+            Command::Rename(island) => self.rename(island),
             Command::Leave(reply) => self.leave(reply),
+        }
+    }
+
+    fn rename(&mut self, island: String) {
+        if self.config.island == island {
+            return;
+        }
+        info!(island, "our island has another name");
+        self.config.island.clone_from(&island);
+        self.lines.rename(island.clone());
+        self.routes.rename(Instant::now().into_std(), island);
+        for live in self.links.values() {
+            live.orders.end(End::Goodbye(Goodbye::Leaving));
         }
     }
 

@@ -24,7 +24,6 @@ pub(crate) struct Lines {
 }
 
 struct Inner {
-    island: String,
     id: MemberId,
     dialler: Option<Arc<dyn Dial>>,
     state: Mutex<State>,
@@ -36,6 +35,8 @@ struct Inner {
 
 #[derive(Default)]
 struct State {
+    /// Our own.
+    island: String,
     /// Links that are up, by peer.
     lines: BTreeMap<MemberId, Line>,
     /// Connections for tunnels, by peer; they may come before their link is up here.
@@ -71,7 +72,13 @@ enum Onward {
 impl Lines {
     pub(crate) fn new(island: String, id: MemberId, dialler: Option<Arc<dyn Dial>>) -> Self {
         let (version, carried) = (watch::Sender::new(0), watch::Sender::new(0));
-        Self { inner: Arc::new(Inner { island, id, dialler, state: Mutex::default(), version, carried }) }
+        let state = Mutex::new(State { island, ..State::default() });
+        Self { inner: Arc::new(Inner { id, dialler, state, version, carried }) }
+    }
+
+    /// Our island is called so from now on.
+    pub(crate) fn rename(&self, island: String) {
+        self.change(|state| state.island = island);
     }
 
     /// A link to this bridge of that island is up, or its cost has changed.
@@ -167,7 +174,7 @@ impl Lines {
     pub(super) async fn take_on(&self, mut open: Open) -> Result<Dialled, TunnelFailure> {
         let first = open.hops.first().ok_or(TunnelFailure::NoRoute)?;
         let is_for_us =
-            first.island == self.inner.island && first.bridge.is_none_or(|id| id == self.inner.id);
+            first.island == self.lock().island && first.bridge.is_none_or(|id| id == self.inner.id);
         if !is_for_us {
             return Err(TunnelFailure::NoRoute);
         }

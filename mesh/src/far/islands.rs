@@ -127,6 +127,14 @@ impl Islands {
         Ok(())
     }
 
+    /// Drops islands that no way leads to and that nobody counts itself to, as `is_empty` says: their last member has taken
+    /// another name, or is over.
+    pub(super) fn drop_empty(&mut self, is_empty: impl Fn(&str) -> bool) {
+        let before = self.known.len();
+        self.known.retain(|name, state| state.view.reachable || !is_empty(name));
+        self.changed |= self.known.len() != before;
+    }
+
     pub(super) fn remove(&mut self, name: &str) -> bool {
         let removed = self.known.remove(name).is_some();
         self.changed |= removed;

@@ -267,7 +267,7 @@ impl Membership {
         }
         let record = self.abroad.far.record(&header.author);
         match record
-            .filter(|(_, record)| header.kind == kind::ANNOUNCE && record.island == self.record.island)
+            .filter(|(_, record)| header.kind == kind::ANNOUNCE && self.is_home_island(header.author, record))
         {
             // The very word that came over a bridge, heard directly, is news.
             Some((stamp, _)) if header.stamp >= stamp => Ok(()),
@@ -289,7 +289,8 @@ impl Membership {
         record: &Record,
     ) -> Option<Result<(), Refused>> {
         let id = word.header.author;
-        if record.island == self.record.island && !self.abroad.foreign.contains(&id) {
+        // Heard on our wire, it is of our island, or we are about to be of its.
+        if self.is_home_island(id, record) && !self.abroad.foreign.contains(&id) {
             let stale = self.abroad.far.record(&id).is_some_and(|(stamp, _)| word.header.stamp < stamp);
             if stale {
                 return Some(Err(Refused::Stale));

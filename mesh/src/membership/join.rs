@@ -211,9 +211,8 @@ impl Membership {
         if self.leaving || self.record_said.is_none() {
             return Err(Refused::Unasked);
         }
-        let strangers = hello.island.as_ref().is_some_and(|island| {
-            *island != self.record.island && (self.island_given.is_some() || self.island_from.is_some())
-        });
+        let strangers =
+            hello.island.as_ref().is_some_and(|island| *island != self.record.island && self.is_firm());
         if strangers {
             return Err(Refused::Island);
         }
@@ -243,7 +242,7 @@ impl Membership {
             members: u32::try_from(self.table.len() + 1).unwrap_or(u32::MAX),
             http_port: self.record.http_port,
             island: self.record.island.clone(),
-            island_given: self.island_given.is_some(),
+            island_given: self.record.island_given,
             intermediary: self.record.roles.iter().any(|role| role == "intermediary")
                 && !self.record.draining,
         };

@@ -292,6 +292,7 @@ impl Membership {
                 self.note_gap(&id, gap);
             }
             self.heard(now, id, word.header.stamp);
+            self.consider_name_of(now, id);
         }
         self.publish(now, id, None);
     }
@@ -331,7 +332,7 @@ impl Membership {
             self.watch_new_life(now, id);
         }
         self.consider_island(now, id, from.is_some());
-        if self.has_moved_away(&id) {
+        if self.has_moved_away(now, &id) {
             self.table.remove(&id);
             self.has_emigrated(now, id, word);
             return;

@@ -16,6 +16,7 @@ use crate::wire::{Message, kind};
 mod abroad;
 mod anything;
 mod hostile;
+mod names;
 mod trouble;
 mod verdicts;
 

@@ -31,6 +31,7 @@ pub(super) const SCENARIOS: &[Claim] = &[
     ("bridges::tunnels_lead_to_members_alone", forbidden),
     ("bridges::a_refused_link_says_why_on_both_sides", refused),
     ("bridges::an_invite_lets_one_island_in_for_good", invited),
+    ("bridges::two_bridges_without_a_name_settle_on_one_that_others_see_alone", unnamed),
     ("bridges::five_islands_all_linked_hear_a_storm_of_farewells_once", mesh_of_five),
 ];
 
@@ -594,6 +595,78 @@ fn idle_tunnels(run: &Run) -> Result<()> {
         run.measures.add("a bridge with an idle tunnel: Ctrl+C to exit", took);
         let limit = run.bound(Duration::from_secs(3), Duration::from_millis(1200));
         ensure!(took <= limit, "{label}: {took:?}");
+    }
+    Ok(())
+}
+
+/// What a node says the islands are, and of which it counts itself: names, sorted, its own first.
+fn known(node: &Node) -> Result<Vec<String>> {
+    let page = node.ask("/members")?;
+    let own = page["self"]["island"].as_str().context("no island")?.to_owned();
+    let islands = page["islands"].as_array().context("no islands")?;
+    let mut names: Vec<_> = islands.iter().filter_map(|island| island["name"].as_str()).collect();
+    names.sort_unstable();
+    Ok(std::iter::once(own.as_str()).chain(names).map(str::to_owned).collect())
+}
+
+fn unnamed(run: &Run) -> Result<()> {
+    let mut all = Archipelago::new(run, &["north", "south"])?;
+    all.node("north", "n-hub", &["intermediary"])?;
+    all.bridge("north", "n-bridge")?;
+    for label in ["s-one", "s-two"] {
+        all.bridge("south", label)?;
+    }
+    let made = |all: &Archipelago, label: &str| format!("isle-{}", &all.bridges[label].key[..6]);
+    let (mut first, mut second) = ("s-one", "s-two");
+    if made(&all, first) < made(&all, second) {
+        (first, second) = (second, first);
+    }
+    let (first_name, name) = (made(&all, first), made(&all, second));
+    let keys = [first, second].map(|label| all.bridges[label].key.clone());
+    all.start("n-bridge", &keys.iter().flat_map(|key| allow(key)).collect::<Vec<_>>())?;
+    let target =
+        link(&all.bridges["n-bridge"].key, format_args!("{}:{QUIC_PORT}", all.bridges["n-bridge"].address));
+    let there = all.island("south")?;
+    for label in ["s-hub", "s-p"] {
+        let host = there.host(label)?;
+        let arguments: &[&str] =
+            if label == "s-hub" { &["intermediary"] } else { &["pieces", "--only", "shark"] };
+        let node = there.join(&host, arguments)?;
+        there.nodes.push(node);
+    }
+    // The one whose name does not last comes first, and has a link by then.
+    all.start_unnamed(first, &target)?;
+    all.complete(5, PATIENCE)?;
+    let logs = events(&all)?;
+    let expected = |of_south: bool, name: &str| {
+        let own = if of_south { name } else { "north" };
+        vec![own.to_owned(), name.to_owned(), "north".to_owned()]
+    };
+    let settled = |all: &Archipelago, name: &str| -> Result<Duration> {
+        let began = Instant::now();
+        for node in all.nodes() {
+            let expected = expected(node.name().starts_with('s'), name);
+            loop {
+                let known = known(node)?;
+                if known == expected {
+                    break;
+                }
+                ensure!(began.elapsed() < PATIENCE, "{} knows {known:?}, not {expected:?}", node.name());
+            }
+        }
+        Ok(began.elapsed())
+    };
+    settled(&all, &first_name)?;
+    all.start_unnamed(second, &target)?;
+    run.measures
+        .add("a smaller name is heard: everybody on both islands knows it alone", settled(&all, &name)?);
+    all.complete(6, PATIENCE)?;
+    let (client, hub) = asking(&mut all, "north")?;
+    found(&client, hub, OF_SOUTH)?;
+    for (node, log) in logs {
+        let lost = log.all();
+        let lost = lost.iter().find(|seen| matches!(&*seen.kind, "down" | "suspect" | "left"));
+        ensure!(lost.is_none(), "{node}: {lost:?}");
     }
     Ok(())
 }

@@ -480,3 +480,45 @@ fn a_bridge_that_brings_nothing_new_is_left_in_peace() {
     assert!((2..=6).contains(&north.pulls), "{}", north.pulls);
     assert_eq!(north.nodes[0].far_members().count(), 2);
 }
+
+#[test]
+fn an_island_that_takes_another_name_leaves_nothing_of_the_old_one() {
+    let north = island("north", Instant::now(), 200);
+    let mut south = Wire::of(0);
+    south.now = north.now;
+    for number in 0..3 {
+        let roles = if number == BRIDGE { vec!["bridge".to_owned()] } else { Vec::new() };
+        south.add(Settings { roles, ..settings(number) }, Identity::for_test(300 + number as u64));
+    }
+    let mut islands = Islands { north, south, up: true, carried: 0 };
+    let old = crate::island::made_by(islands.south.nodes[BRIDGE].id());
+    let reached = |islands: &mut Islands, name: &str| {
+        let wire = &mut islands.north;
+        wire.nodes[BRIDGE].say_reaches(wire.now, vec![reach(name, 10)]);
+        wire.settle();
+    };
+    reached(&mut islands, &old);
+    islands.run_for(2 * SECOND);
+    let ids: Vec<_> = islands.south.nodes.iter().map(Membership::id).collect();
+    let seen = |islands: &Islands, id| far_member(&islands.north, 0, id).unwrap();
+    assert!(ids.iter().all(|id| seen(&islands, *id).record.island == old));
+
+    islands.south.add(on("south", 3, &[]), Identity::for_test(303));
+    reached(&mut islands, "south");
+    islands.run_for(3 * SECOND);
+    for id in ids {
+        let member = seen(&islands, id);
+        assert_eq!(
+            (&*member.record.island, member.standing, member.reachable),
+            ("south", Standing::Alive, true)
+        );
+        let ended = islands.north.events[0]
+            .iter()
+            .filter(|(kind, of)| *of == id && !matches!(kind, EventKind::Joined | EventKind::Updated));
+        assert_eq!(ended.count(), 0);
+    }
+    for node in &mut islands.north.nodes {
+        let known = node.take_islands().unwrap();
+        assert_eq!(known.keys().collect::<Vec<_>>(), ["south"]);
+    }
+}
