@@ -9,6 +9,7 @@
 
 mod corpus;
 mod figures;
+mod links;
 mod network;
 mod recorded;
 mod vectors;

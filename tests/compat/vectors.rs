@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
+use island_bridge::frame::Stream;
 use isle_mesh::identity::Identity;
 use isle_mesh::member::{Address, CatalogueSummary, Epoch, LeaveReason, Load, MemberId, Record, Seq};
 use isle_mesh::path::Path;
@@ -16,6 +17,8 @@ use isle_mesh::verify::verify;
 use isle_mesh::wire::{
     self, Beacon, Cookie, Down, Farewell, Hello, Hint, MeshTag, Message, Offer, Ping, Pong, Routes, Suspect,
 };
+
+use crate::links;
 
 /// Recorded bytes.
 pub(crate) struct Vector {
@@ -33,6 +36,11 @@ pub(crate) enum Kind {
     Datagram,
     Proof,
     Records,
+    FarRecords,
+    /// What comes on this stream of a link.
+    Frame(Stream),
+    /// What a tunnel's stream begins with.
+    Tunnel,
 }
 
 impl Kind {
@@ -51,6 +59,9 @@ impl Kind {
                 Err(error) => format!("refused: {error}"),
                 Ok(transfer) => meaning_of_transfer(transfer),
             },
+            Self::FarRecords => links::meaning_of_far_records(bytes),
+            Self::Frame(stream) => links::meaning_of_frame(stream, bytes),
+            Self::Tunnel => links::meaning_of_tunnel(bytes),
         }
     }
 }
@@ -85,24 +96,31 @@ fn meaning_of_transfer(transfer: Transfer) -> String {
 
 /// All of them.
 pub(crate) fn all() -> Vec<Vector> {
-    [accepted(), newer(), untrue(), malformed(), bodies()].into_iter().flatten().collect()
+    [accepted(), newer(), untrue(), malformed(), bodies(), links::all()].into_iter().flatten().collect()
 }
 
 pub(crate) fn tag() -> MeshTag {
     MeshTag::of("isle")
 }
 
-const NONCE: [u8; 16] = [7; 16];
+pub(crate) const NONCE: [u8; 16] = [7; 16];
 
-fn dialled() -> SocketAddr {
+pub(crate) fn dialled() -> SocketAddr {
     "10.77.0.2:1233".parse().unwrap()
 }
 
 /// The author of most vectors: test key 1 in its third life.
-fn author() -> Identity {
+pub(crate) fn author() -> Identity {
     let mut identity = Identity::for_test(1);
     identity.raise_epoch_above(Epoch(2)).unwrap();
     identity
+}
+
+/// The answer of [`author`] to `GET /mesh/proof` at [`dialled`].
+pub(crate) fn signed_proof() -> Vec<u8> {
+    let own = author();
+    let signature = own.sign_proof(tag(), dialled(), &NONCE);
+    proof::encode(&Proof { id: own.id(), epoch: own.epoch(), signature })
 }
 
 fn datagram(name: &'static str, about: &'static str, bytes: impl Into<Vec<u8>>) -> Vector {
@@ -390,8 +408,6 @@ fn malformed() -> Vec<Vector> {
 fn bodies() -> Vec<Vector> {
     let own = author();
     let other = Identity::for_test(2);
-    let signature = own.sign_proof(tag(), dialled(), &NONCE);
-    let answer = Proof { id: own.id(), epoch: own.epoch(), signature };
     let word = |bytes, millis| TransferWord { bytes, age: Duration::from_millis(millis) };
     let words = vec![
         word(own.sign_word(tag(), &Message::Announce(least_record()), Seq(17)), 29_000),
@@ -404,7 +420,7 @@ fn bodies() -> Vec<Vector> {
             name: "proof",
             about: "The answer to GET /mesh/proof at 10.77.0.2:1233.",
             kind: Kind::Proof,
-            bytes: proof::encode(&answer),
+            bytes: signed_proof(),
         },
         Vector {
             name: "records",
