@@ -25,7 +25,6 @@ use isle_mesh::membership::Announcement;
 use isle_mesh::mesh::{Ended, Islands, JoinError, Mesh, MeshError};
 use isle_mesh::metrics::Counts;
 use isle_mesh::shared::SharedTable;
-use isle_mesh::wire::MeshTag;
 use tokio::sync::watch;
 use tokio::task::{JoinError as TaskError, JoinSet};
 use tracing::{Instrument, debug, info, info_span, warn};
@@ -42,7 +41,7 @@ use crate::http::request::{Connect, Gated};
 use crate::http::respond;
 use crate::node::ready::Ready;
 use crate::node::tables::Tables;
-use crate::roles::bridge::{BRIDGE_PORT, BridgeOpenError, BridgeRole, BridgeWork};
+use crate::roles::bridge::{BRIDGE_PORT, BridgeOpenError, BridgeRole};
 use crate::roles::intermediary::Intermediary;
 use crate::roles::pieces::{Pieces, SidecarError};
 use crate::shutdown::StopSignals;
@@ -187,7 +186,7 @@ impl Node {
         let catalogue = pieces.as_ref().and_then(|(pieces, _)| pieces.summary());
         let mut settings = mesh_config(config, name, listens_at, catalogue);
         let bridge = match config.roles.bridge {
-            true => Some(link_up(config, &identity, &mut settings)?),
+            true => Some(BridgeRole::link_up(&config.bridge, &identity, &mut settings)?),
             false => None,
         };
         let (mesh, task) = Mesh::join(settings, identity, Arc::new(Tables))?;
@@ -384,20 +383,6 @@ fn links_of(mesh: &Mesh) -> Vec<LinkView> {
             advice: None,
         })
         .collect()
-}
-
-/// The bridge's part of a node, and what the mesh has to know of it.
-fn link_up(
-    config: &NodeConfig,
-    identity: &Identity,
-    settings: &mut MeshConfig,
-) -> Result<(BridgeRole, BridgeWork), NodeError> {
-    let tag = MeshTag::of(&settings.mesh);
-    let dir = config.state_dir.as_deref().ok_or(BridgeOpenError::NoStateDir)?;
-    let (role, work) = BridgeRole::open(&config.bridge, dir, settings.island.as_deref(), identity, tag)?;
-    settings.outward = Some(role.outward());
-    settings.foreign = role.keys();
-    Ok((role, work))
 }
 
 /// A node that was given no name takes another than those that other nodes of this host have: `box`, `box-2`, ...

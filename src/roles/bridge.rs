@@ -16,11 +16,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv6Addr, SocketAddr};
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
+pub use island_bridge::bridge::Target;
 use island_bridge::bridge::{self, Bridge, BridgeError, BridgeTask, Config, Event, Feeds, Words};
 use island_bridge::endpoint::{OpenError, Settings};
+use isle_mesh::config::MeshConfig;
 use isle_mesh::identity::Identity;
 use isle_mesh::island::{self, Island};
 use isle_mesh::member::MemberId;
@@ -135,7 +137,7 @@ impl BridgeRole {
             bridge: bridge.clone(),
             pins,
             invites,
-            given: linked.chain(config.allow.iter().copied()).collect(),
+            given: Mutex::new(linked.chain(config.allow.iter().copied()).collect()),
             mesh: OnceLock::new(),
         });
         let work = BridgeWork {
@@ -149,10 +151,46 @@ impl BridgeRole {
         Ok((Self { bridge, tunnels, desk }, work))
     }
 
+    /// Opens it as [`open`](Self::open) does for a node that joins with `settings`, and puts into these what the mesh has to
+    /// know of it.
+    ///
+    /// # Errors
+    /// See [`BridgeOpenError`].
+    pub fn link_up(
+        config: &BridgeConfig,
+        identity: &Identity,
+        settings: &mut MeshConfig,
+    ) -> Result<(Self, BridgeWork), BridgeOpenError> {
+        let dir = settings.state_dir.as_deref().ok_or(BridgeOpenError::NoStateDir)?;
+        let tag = MeshTag::of(&settings.mesh);
+        let (role, work) = Self::open(config, dir, settings.island.as_deref(), identity, tag)?;
+        settings.outward = Some(role.outward());
+        settings.foreign = role.keys();
+        Ok((role, work))
+    }
+
+    /// Where other islands' bridges call it.
+    #[must_use]
+    pub fn addr(&self) -> SocketAddr {
+        self.bridge.addr()
+    }
+
+    /// Calls `target` from now on, until this process ends.
+    pub async fn link(&self, target: Target) {
+        self.desk.name_foreigner(target.key);
+        self.bridge.link(target).await;
+    }
+
+    /// Lets the node with this key link with us, until this process ends.
+    pub async fn allow(&self, key: MemberId) {
+        self.desk.name_foreigner(key);
+        self.bridge.allow(key).await;
+    }
+
     /// Keys that it links with: never of our own island.
     #[must_use]
     pub fn keys(&self) -> BTreeSet<MemberId> {
-        self.desk.given.iter().copied().chain(self.desk.pins.keys()).collect()
+        self.desk.keys()
     }
 
     /// Takes what the mesh tells.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -85,6 +86,12 @@ impl fmt::Display for Target {
 }
 
 impl Target {
+    /// The bridge with this key, at this address.
+    #[must_use]
+    pub fn new(key: MemberId, addr: SocketAddr) -> Self {
+        Self { key, places: vec![Place { host: addr.ip().to_string(), port: addr.port() }], invite: None }
+    }
+
     /// All its places.
     pub(super) fn place(&self) -> String {
         let places: Vec<String> = self.places.iter().map(Place::to_string).collect();

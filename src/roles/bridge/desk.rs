@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use island_bridge::bridge::{Bridge, Place};
@@ -29,8 +29,8 @@ pub(super) struct Desk {
     pub(super) bridge: Bridge,
     pub(super) pins: Pins,
     pub(super) invites: InviteBook,
-    /// Keys of `--link` and `--allow`.
-    pub(super) given: BTreeSet<MemberId>,
+    /// Keys of `--link` and `--allow`, and those that the program around us named.
+    pub(super) given: Mutex<BTreeSet<MemberId>>,
     pub(super) mesh: OnceLock<Mesh>,
 }
 
@@ -61,8 +61,20 @@ impl Desk {
     /// Tells the mesh whose words on our own wire are to be ignored.
     pub(super) fn name_foreigners(&self) {
         if let Some(mesh) = self.mesh.get() {
-            mesh.set_foreign(self.given.iter().copied().chain(self.pins.keys()).collect());
+            mesh.set_foreign(self.keys());
         }
+    }
+
+    /// The same, with one more key that is not kept.
+    pub(super) fn name_foreigner(&self, key: MemberId) {
+        self.given.lock().unwrap_or_else(PoisonError::into_inner).insert(key);
+        self.name_foreigners();
+    }
+
+    /// Keys that it links with.
+    pub(super) fn keys(&self) -> BTreeSet<MemberId> {
+        let given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
+        given.iter().copied().chain(self.pins.keys()).collect()
     }
 
     async fn links(&self) -> Reply {
@@ -123,7 +135,7 @@ impl Desk {
             return error;
         }
         let was_there = self.bridge.unlink(key).await;
-        let returns = self.given.contains(&key);
+        let returns = self.given.lock().unwrap_or_else(PoisonError::into_inner).contains(&key);
         let note = match (was_there, returns) {
             (false, _) => return Reply::failed(format!("no link with {key}"), "see: isle bridge links"),
             (true, true) => {
