@@ -2,7 +2,10 @@
 //!
 //! | module | is |
 //! |---|---|
+//! | `answers` | what answers requests, and tells of events |
+//! | `error` | why a node does not run, and what to do |
 //! | [`host`] | the host's name, descriptors |
+//! | `names` | a name of its own for a node that was given none |
 //! | [`ready`] | the one line on standard output |
 //! | [`tables`] | fetches other members' tables |
 //! | [`leaving`] | the order of leaving |
@@ -14,42 +17,37 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures_util::future::BoxFuture;
-use island_bridge::bridge::BridgeError;
 use isle_mesh::config::MeshConfig;
-use isle_mesh::event::{Event, EventKind};
-use isle_mesh::identity::{Identity, IdentityError};
-use isle_mesh::member::{CatalogueSummary, Load, Member};
-use isle_mesh::membership::Announcement;
-use isle_mesh::mesh::{Ended, Islands, JoinError, Mesh, MeshError};
-use isle_mesh::metrics::Counts;
-use isle_mesh::shared::SharedTable;
+use isle_mesh::identity::Identity;
+use isle_mesh::member::{CatalogueSummary, Load};
+use isle_mesh::mesh::Mesh;
 use tokio::sync::watch;
 use tokio::task::{JoinError as TaskError, JoinSet};
 use tracing::{Instrument, debug, info, info_span, warn};
 
-use crate::api::view::{self, LinkView};
-use crate::api::{Api, Source};
+use crate::api::Api;
 use crate::config::{NodeConfig, Roles};
-use crate::http::accept::{self, App, Limits, Opened};
-use crate::http::body::Answer;
+use crate::http::accept::{self, Limits};
 use crate::http::connections::Connections;
 use crate::http::hosts::HostRules;
-use crate::http::listen::{self, ListenError};
-use crate::http::request::{Connect, Gated};
-use crate::http::respond;
+use crate::http::listen;
 use crate::node::ready::Ready;
 use crate::node::tables::Tables;
-use crate::roles::bridge::{BRIDGE_PORT, BridgeOpenError, BridgeRole};
+use crate::roles::bridge::{BRIDGE_PORT, BridgeRole};
 use crate::roles::intermediary::Intermediary;
-use crate::roles::pieces::{Pieces, SidecarError};
+use crate::roles::pieces::Pieces;
 use crate::shutdown::StopSignals;
 use crate::telemetry;
 use crate::upstream::Upstreams;
 
+pub(crate) use answers::{NodeSource, tell};
+pub use error::NodeError;
+
+mod answers;
+mod error;
 pub mod host;
 pub mod leaving;
+mod names;
 pub mod ready;
 pub mod tables;
 
@@ -65,71 +63,6 @@ pub enum Outcome {
     Left,
     /// Asked twice: said farewell and cut what was in flight.
     LeftAtOnce,
-}
-
-/// Why a node could not start, or ended without having been asked to.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum NodeError {
-    /// The listener could not be opened.
-    #[error(transparent)]
-    Listen(#[from] ListenError),
-    /// The key could not be read, made or raised.
-    #[error("no key in {}", dir.display())]
-    Identity {
-        /// The state directory.
-        dir: PathBuf,
-        /// Why.
-        source: IdentityError,
-    },
-    /// The system gives no randomness for a fresh key.
-    #[error("no key")]
-    FreshIdentity(#[source] IdentityError),
-    /// The service beside this node cannot be used as given.
-    #[error(transparent)]
-    Sidecar(#[from] SidecarError),
-    /// There is no bridge.
-    #[error(transparent)]
-    Bridge(#[from] BridgeOpenError),
-    /// The bridge ended by itself.
-    #[error("the bridge ended by itself")]
-    Links(#[from] BridgeError),
-    /// The mesh could not be joined.
-    #[error("the mesh cannot be joined")]
-    Join(#[from] JoinError),
-    /// The mesh ended by itself.
-    #[error(transparent)]
-    Mesh(#[from] MeshError),
-    /// A part ended that should not: a fault of ours.
-    #[error("{part} ended by itself")]
-    PartEnded {
-        /// Which.
-        part: &'static str,
-    },
-    /// A part panicked: a fault of ours.
-    #[error("a part of the node panicked")]
-    Panicked(#[source] TaskError),
-    /// The system gives no signal handler or no standard output.
-    #[error("cannot run here")]
-    System(#[from] std::io::Error),
-}
-
-impl NodeError {
-    /// What to do about it, with a command, if anything is known to help.
-    #[must_use]
-    pub fn advice(&self) -> Option<String> {
-        match self {
-            Self::Listen(error) => Some(error.advice()),
-            Self::Identity { dir, .. } => Some(format!(
-                "give this node a state directory of its own with --state-dir, or move {} away for a new key",
-                dir.display()
-            )),
-            Self::Mesh(MeshError::KeyInUse { .. }) => {
-                Some("start one of the two with another --state-dir, or with none".to_owned())
-            }
-            _ => None,
-        }
-    }
 }
 
 /// What ends when a task of the node ends.
@@ -249,7 +182,13 @@ impl Node {
         if let Some(loads) = loads {
             tasks.spawn(announce_load(mesh.clone(), loads));
         }
-        let app = Arc::new(NodeApp { mesh: mesh.clone(), api, pieces, intermediary, bridge: bridge.clone() });
+        let app = Arc::new(answers::NodeApp {
+            mesh: mesh.clone(),
+            api,
+            pieces,
+            intermediary,
+            bridge: bridge.clone(),
+        });
         let own = host::full_name();
         let hosts = HostRules::new(&config.allow_hosts, Some(&own));
         let (accepting, limits) = (connections.clone(), Limits::default());
@@ -270,7 +209,7 @@ impl Node {
         let ready = async {
             self.mesh.complete().await;
             if config.name.is_none() {
-                distinguish(&self.mesh).await;
+                names::distinguish(&self.mesh).await;
             }
         };
         tokio::select! {
@@ -366,146 +305,6 @@ fn mesh_config(
     }
 }
 
-/// The links of our island's bridges, as these say what they reach: all up, for of others they say nothing.
-fn links_of(mesh: &Mesh) -> Vec<LinkView> {
-    let (own, islands) = (mesh.island(), mesh.islands());
-    let islands = islands.borrow();
-    let ways = islands.values().flat_map(|island| island.ways.iter().map(move |way| (island, way)));
-    let links = ways.filter(|(_, way)| way.reach.path.islands().len() == 1);
-    links
-        .map(|(island, way)| LinkView {
-            ends: [way.bridge.to_string(), String::new()],
-            islands: [own.clone(), island.name.clone()],
-            state: "up".to_owned(),
-            round_trip_ms: Some(view::millis(way.reach.cost)),
-            since_ms: view::millis(island.since.elapsed()),
-            reason: None,
-            advice: None,
-        })
-        .collect()
-}
-
-/// A node that was given no name takes another than those that other nodes of this host have: `box`, `box-2`, ...
-async fn distinguish(mesh: &Mesh) {
-    let me = mesh.me();
-    let others: Vec<_> = mesh
-        .table()
-        .all()
-        .into_iter()
-        .filter(|member| !member.is_self && !member.standing.is_gone() && is_on_this_host(&me, member))
-        .map(|member| member.record.name.clone())
-        .collect();
-    let base = me.record.name.clone();
-    if !others.contains(&base) {
-        return;
-    }
-    let free = (2..).map(|number| format!("{base}-{number}")).find(|name| !others.contains(name));
-    let news = Announcement { name: free, ..Announcement::default() };
-    if let Err(error) = mesh.announce(news).await {
-        debug!(%error, "the name stays as it is");
-    }
-}
-
-/// Whether it announces an address of ours, or nothing but loopback: then we could not hear it from elsewhere.
-fn is_on_this_host(me: &Member, other: &Member) -> bool {
-    let (ours, theirs) = (&me.record.addresses, &other.record.addresses);
-    theirs.iter().all(|address| address.ip.is_loopback())
-        || theirs.iter().any(|a| !a.ip.is_loopback() && ours.iter().any(|own| own.ip == a.ip))
-}
-
-/// Passes every change of the table on to the readers of the API.
-pub(crate) async fn tell(mesh: Mesh, api: Api) -> Ending {
-    let Ok(mut events) = mesh.subscribe().await else { return ("events", Ok(())) };
-    loop {
-        match events.next().await {
-            Ok(event) => {
-                log(&event);
-                api.tell(&event);
-            }
-            Err(Ended::Lagged(_)) => api.missed(),
-            Err(Ended::Left(_)) => return ("events", Ok(())),
-        }
-    }
-}
-
-/// What an operator would tell a colleague.
-fn log(event: &Event) {
-    let Some(member) = event.member() else {
-        if let Some(island) = event.island() {
-            info!(island = island.name, "{}", event.kind.as_str());
-        }
-        return;
-    };
-    let (name, id) = (&member.record.name, member.id.short());
-    match event.kind {
-        EventKind::Updated | EventKind::Forgotten => debug!(member = id, name, "{}", event.kind.as_str()),
-        EventKind::DuplicateKey => warn!(member = id, name, "two nodes use this key"),
-        EventKind::Joined
-        | EventKind::Draining
-        | EventKind::Suspect
-        | EventKind::Down
-        | EventKind::Back
-        | EventKind::Left
-        | EventKind::IslandUp
-        | EventKind::IslandDown => {
-            info!(member = id, name, island = member.record.island, "{}", event.kind.as_str());
-        }
-    }
-}
-
-/// The mesh as the API sees it.
-pub(crate) struct NodeSource {
-    pub(crate) mesh: Mesh,
-    pub(crate) bridge: Option<BridgeRole>,
-}
-
-impl Source for NodeSource {
-    fn far_records(&self, instance: u64, since: u64) -> BoxFuture<'_, Bytes> {
-        Box::pin(self.mesh.far_records(instance, since))
-    }
-
-    fn islands(&self) -> Islands {
-        self.mesh.islands().borrow().clone()
-    }
-
-    fn links(&self) -> BoxFuture<'_, Vec<LinkView>> {
-        Box::pin(async move {
-            match &self.bridge {
-                Some(bridge) => bridge.links(&self.mesh.island()).await,
-                None => links_of(&self.mesh),
-            }
-        })
-    }
-
-    fn me(&self) -> Arc<Member> {
-        self.mesh.me()
-    }
-
-    fn table(&self) -> &SharedTable {
-        self.mesh.table()
-    }
-
-    fn is_complete(&self) -> bool {
-        self.mesh.is_complete()
-    }
-
-    fn may_ask(&self, asker: IpAddr) -> bool {
-        self.mesh.may_ask(asker)
-    }
-
-    fn counts(&self) -> Counts {
-        self.mesh.counts()
-    }
-
-    fn records(&self) -> BoxFuture<'_, Bytes> {
-        Box::pin(self.mesh.records())
-    }
-
-    fn proof(&self, nonce: &[u8; 16], dialled: SocketAddr) -> Vec<u8> {
-        self.mesh.proof(nonce, dialled)
-    }
-}
-
 /// Announces how busy this node is; the newest counts.
 async fn announce_load(mesh: Mesh, mut loads: watch::Receiver<Load>) -> Ending {
     loop {
@@ -514,37 +313,5 @@ async fn announce_load(mesh: Mesh, mut loads: watch::Receiver<Load>) -> Ending {
         if loads.changed().await.is_err() {
             return ("load", Ok(()));
         }
-    }
-}
-
-/// What answers this node's requests.
-struct NodeApp {
-    mesh: Mesh,
-    api: Api,
-    pieces: Option<Pieces>,
-    intermediary: Option<Intermediary>,
-    bridge: Option<BridgeRole>,
-}
-
-impl App for NodeApp {
-    async fn connect(&self, request: Connect) -> Option<Result<Opened, Answer>> {
-        Some(self.bridge.as_ref()?.connect(&request).await)
-    }
-
-    async fn answer(&self, request: Gated) -> Answer {
-        if let Some(answer) = self.api.answer(&request).await {
-            return answer;
-        }
-        if let Some(intermediary) = &self.intermediary
-            && let Some(answer) = intermediary.answer(&request).await
-        {
-            return answer;
-        }
-        if let Some(pieces) = &self.pieces
-            && let Some(answer) = pieces.answer(&self.mesh, &request).await
-        {
-            return answer;
-        }
-        respond::no_such_path(&request.path).into_answer()
     }
 }
