@@ -56,3 +56,23 @@ fn the_figures_json_corpus_holds() {
 fn the_ldraw_corpus_holds() {
     replay("ldraw", checks::ldraw);
 }
+
+#[test]
+fn the_frames_corpus_holds() {
+    replay("frames", checks::frames);
+}
+
+#[test]
+fn the_tunnel_corpus_holds() {
+    replay("tunnel", checks::tunnel);
+}
+
+#[test]
+fn the_session_corpus_holds() {
+    replay("session", checks::session);
+}
+
+#[test]
+fn the_membership_corpus_holds() {
+    replay("membership", checks::membership);
+}

@@ -1,12 +1,16 @@
 //! Whatever is asked of a machine, in whatever order: it does not panic, and what it tells is consistent.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::far::FarWord;
+use crate::island::made_by;
 use crate::member::Epoch;
+use crate::transfer::TransferFloor;
+use crate::wire::Farewell;
 
 /// One thing that can happen to node 0.
 #[derive(Clone, Debug)]
@@ -60,6 +64,9 @@ fn any_step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// Made once: it costs more than all cases.
+static RECORDING: LazyLock<(Vec<Bytes>, VerifiedTransfer, Instant)> = LazyLock::new(recording);
+
 /// Words of a small island in which somebody leaves and somebody comes back with its key, and its last table.
 fn recording() -> (Vec<Bytes>, VerifiedTransfer, Instant) {
     let mut wire = Wire::of(5);
@@ -72,9 +79,23 @@ fn recording() -> (Vec<Bytes>, VerifiedTransfer, Instant) {
     again.raise_epoch_above(Epoch(1)).unwrap();
     wire.add(settings(1), again);
     wire.run_for(SECOND);
-    let table = transfer::verify_transfer(MeshTag::of("test"), wire.nodes[2].export(wire.now));
+    // Somebody is given up, and comes back.
+    wire.cut[4] = true;
+    wire.run_for(3 * SECOND);
+    wire.cut[4] = false;
+    wire.run_for(SECOND);
+    assert!([kind::SUSPECT, kind::DOWN, kind::FAREWELL].iter().all(|kind| wire.sent.contains_key(kind)));
+    let mut table = wire.nodes[2].export(wire.now);
+    let bytes = Identity::for_test(40).sign_word(
+        MeshTag::of("test"),
+        &Message::Farewell(Farewell { reason: LeaveReason::Stopped }),
+        Seq(5_500),
+    );
+    table.floors.push(TransferFloor { bytes, age: SECOND });
+    let table = transfer::verify_transfer(MeshTag::of("test"), table);
     let mut words = wire.recorded;
     words.extend(words_of_elsewhere());
+    words.extend(words_of_bridges());
     (words, table, wire.now)
 }
 
@@ -90,6 +111,30 @@ fn words_of_elsewhere() -> Vec<Bytes> {
     }
     words.extend(abroad::certificates_about(31, 5_000, &[2, 30]));
     words.extend(abroad::certificates_about(3, 6_000, &[2]));
+    words
+}
+
+/// Bridges that make a name, of whom one goes by the other's later, and who goes with them; the last has a floor in the table.
+fn words_of_bridges() -> Vec<Bytes> {
+    let made = |number| made_by(Identity::for_test(number).id());
+    let mut words = Vec::new();
+    for (number, seq, island, is_given) in [
+        (2, 7_000, made(2), true),
+        (3, 7_000, made(3), true),
+        (3, 8_000, made(2), false),
+        (4, 7_000, made(3), false),
+        (4, 8_000, "north".to_owned(), true),
+        (40, 5_000, made(2), false),
+        (40, 6_000, made(40), true),
+    ] {
+        let mut record = abroad::record_of(number, &island, &[2, 30], false);
+        record.island_given = is_given;
+        words.push(Identity::for_test(number).sign_word(
+            MeshTag::of("test"),
+            &Message::Announce(record),
+            Seq(seq),
+        ));
+    }
     words
 }
 
@@ -149,21 +194,34 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(60))]
 
     #[test]
-    fn whatever_happens_the_events_tell_the_table(steps in prop::collection::vec(any_step(), 1..80)) {
-        let (words, table, mut now) = recording();
-        let mut node = Membership::new(settings(0), Identity::for_test(100), 1, now);
+    fn whatever_happens_the_events_tell_the_table(
+        steps in prop::collection::vec(any_step(), 1..80),
+        is_bridge in any::<bool>(),
+    ) {
+        let (words, table, began) = &*RECORDING;
+        let mut now = *began;
+        let roles = if is_bridge { vec!["bridge".to_owned()] } else { Vec::new() };
+        let mut node =
+            Membership::new(Settings { roles, ..settings(0) }, Identity::for_test(100), 1, now);
+        if is_bridge {
+            node.tell_outward();
+        }
         let mut told: BTreeMap<MemberId, Standing> = BTreeMap::new();
         let mut number = 0;
         for step in steps {
+            let is_timeout = matches!(step, Step::Pass(_));
             if let Step::Pass(milliseconds) = step {
                 now += Duration::from_millis(milliseconds);
             }
-            take(&mut node, now, step, &words, &table);
+            take(&mut node, now, step, words, table);
             while let Some(transmit) = node.poll_transmit() {
                 prop_assert!(transmit.bytes.len() <= crate::wire::DATAGRAM_BYTES_MAX);
             }
             while node.poll_change().is_some() || node.poll_fetch().is_some() {}
-            while node.poll_far_fetch().is_some() {}
+            while node.poll_far_fetch().is_some() || node.poll_news().is_some() {}
+            if is_timeout && let Some(wakeup) = node.poll_timeout() {
+                prop_assert!(wakeup.at > now, "{} is due still", wakeup.why);
+            }
             while let Some(event) = node.poll_event() {
                 number += 1;
                 prop_assert_eq!(event.number, number);
