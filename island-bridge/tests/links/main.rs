@@ -1,10 +1,12 @@
 //! Links between bridges over real sockets on loopback.
 #![expect(clippy::unwrap_used, reason = "helpers of tests may stop at the first surprise, as tests do")]
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use island_bridge::bridge::{EndReason, State};
 use island_bridge::frame::Goodbye;
+use island_bridge::routes::Choice;
 use island_bridge::session::DownReason;
 
 mod hostile;
@@ -186,6 +188,29 @@ async fn a_link_is_taken_away_and_given_again_while_running() {
     assert!(!north.has(1));
     north.bridge.link(target(2, south.addr())).await;
     north.hears(1).await;
+}
+
+#[tokio::test]
+async fn an_island_that_takes_another_name_is_known_by_that_alone() {
+    for caller_renames in [true, false] {
+        let (mut north, mut south) = pair();
+        north.bridge.link(target(2, south.addr())).await;
+        north.sees_up(2).await;
+        south.sees_up(1).await;
+        let (old, renamed, other) =
+            if caller_renames { ("north", &north, &mut south) } else { ("south", &south, &mut north) };
+        renamed.say(1, false);
+        other.ways.wait_for(|ways| ways.contains_key(old)).await.unwrap();
+        renamed.bridge.rename("east".to_owned()).await;
+        // By our goodbye, or because the next link has come before the answer to it was heard.
+        other.sees_down(if caller_renames { 1 } else { 2 }).await;
+        let is_east = |ways: &BTreeMap<String, Choice>| ways.keys().eq(["east"]);
+        other.ways.wait_for(is_east).await.unwrap();
+        let known = renamed.ways.borrow().keys().cloned().collect::<Vec<_>>();
+        assert!(!known.contains(&"east".to_owned()), "{known:?}");
+        renamed.say(2, true);
+        other.hears(2).await;
+    }
 }
 
 #[tokio::test]
