@@ -69,10 +69,9 @@ pub async fn invite(invite: Invite, screen: Screen) -> Result<Exit, Failure> {
         Reply::Token { id, token } => {
             print(format!("{token}\n"))?;
             let times = counted(invite.uses as usize, "bridge", "bridges");
-            let minutes = invite.expires.as_secs().div_ceil(60);
+            let within = in_words(invite.expires.as_secs());
             note(&format!(
-                "Shown once. For {times}, within {} min; there: isle bridge link TOKEN. To take it back: isle invite revoke {id}",
-                minutes
+                "Shown once. For {times}, within {within}; there: isle bridge link TOKEN. To take it back: isle invite revoke {id}"
             ));
         }
         Reply::Invites { invites } if json => {
@@ -144,8 +143,9 @@ fn shown(screen: Screen, links: &[LinkView]) -> String {
                 _ => Ink::Yellow,
             };
             let since = if screen.is_terminal() { ago(link.since_ms) } else { link.since_ms.to_string() };
-            let why =
-                [link.reason.as_deref(), link.advice.as_deref()].into_iter().flatten().collect::<Vec<_>>();
+            // On a terminal the advice is below, for here it would be cut.
+            let advice = link.advice.as_deref().filter(|_| !screen.is_terminal());
+            let why = [link.reason.as_deref(), advice].into_iter().flatten().collect::<Vec<_>>();
             let name = |island: &String| if island.is_empty() { "?".to_owned() } else { island.clone() };
             vec![
                 Cell::from(link.ends.iter().map(brief).collect::<Vec<_>>().join("-")),
@@ -157,11 +157,32 @@ fn shown(screen: Screen, links: &[LinkView]) -> String {
             ]
         })
         .collect();
-    table(screen, &COLUMNS, &rows)
+    let mut text = table(screen, &COLUMNS, &rows);
+    for link in links.iter().filter(|_| screen.is_terminal()) {
+        if let Some(advice) = &link.advice {
+            let ends = link.ends.iter().map(brief).collect::<Vec<_>>().join("-");
+            let why = visible(link.reason.as_deref().unwrap_or(&link.state));
+            text.push_str(&format!("{ends}: {why}. {}\n", visible(advice)));
+        }
+    }
+    text
+}
+
+/// A length of time for people.
+fn in_words(seconds: u64) -> String {
+    if seconds < 120 { format!("{seconds} s") } else { format!("{} min", seconds.div_ceil(60)) }
 }
 
 fn strangers(refused: &[(String, String)]) -> String {
-    let line = |(key, why): &(String, String)| format!("refused {} {}\n", visible(key), visible(why));
+    let line = |(key, why): &(String, String)| {
+        // What lets it in, ready to be copied; whoever is unknown has no link that says so.
+        let advice = match why.as_str() {
+            "unknown-key" => format!(": isle bridge allow {}", visible(key)),
+            "invite-expired" | "invite-used" => ": isle invite".to_owned(),
+            _ => String::new(),
+        };
+        format!("refused {} {}{advice}\n", visible(key), visible(why))
+    };
     refused.iter().map(line).collect()
 }
 
@@ -180,7 +201,7 @@ fn made(screen: Screen, invites: &[invites::Invite]) -> String {
         .iter()
         .map(|invite| {
             let expires = match invite.expires.checked_sub(now) {
-                Some(left @ 1..) => format!("in {} min", left.div_ceil(60)),
+                Some(left @ 1..) => format!("in {}", in_words(left)),
                 _ => "expired".to_owned(),
             };
             vec![

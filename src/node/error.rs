@@ -1,8 +1,10 @@
 //! Why a node does not run, and what to do about it.
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
 
 use island_bridge::bridge::BridgeError;
+use island_bridge::endpoint::OpenError;
 use isle_mesh::identity::IdentityError;
 use isle_mesh::mesh::{JoinError, MeshError};
 use tokio::task::JoinError as TaskError;
@@ -68,6 +70,14 @@ impl NodeError {
                 "give this node a state directory of its own with --state-dir, or move {} away for a new key",
                 dir.display()
             )),
+            Self::Bridge(BridgeOpenError::Links(OpenError::Socket { source, .. })) => Some(match source.kind() {
+                ErrorKind::AddrInUse => "stop the other bridge of this host; or choose another UDP port, any free one with: --quic [::]:0".to_owned(),
+                ErrorKind::AddrNotAvailable => "give --quic an address of this host, or [::] for all".to_owned(),
+                _ => "choose another address and UDP port with: --quic IP:PORT".to_owned(),
+            }),
+            Self::Bridge(BridgeOpenError::NoStateDir) => {
+                Some("name a directory that stays, with: --state-dir DIR".to_owned())
+            }
             Self::Mesh(MeshError::KeyInUse { .. }) => {
                 Some("start one of the two with another --state-dir, or with none".to_owned())
             }

@@ -209,9 +209,7 @@ impl Hub {
     fn obey(&mut self, command: Command) {
         match command {
             Command::Link(target) => self.configure(target),
-            Command::Allow(key) => {
-                self.known.entry(key).or_default();
-            }
+            Command::Allow(key) => self.allow(key),
             Command::Unlink(key, reply) => {
                 let _ = reply.send(self.unlink(key));
             }

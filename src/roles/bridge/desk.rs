@@ -1,7 +1,7 @@
 //! What a bridge does for its host's user: links, keys, invites.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -176,6 +176,7 @@ impl Desk {
     }
 
     /// Where others may call, as far as we know: what we announce to our own island, loopback only for want of others.
+    /// Link-local addresses mean nothing elsewhere.
     fn own_places(&self) -> Vec<Place> {
         let Some(mesh) = self.mesh.get() else { return Vec::new() };
         let bound = self.bridge.addr();
@@ -183,8 +184,13 @@ impl Desk {
             return vec![place(bound)];
         }
         let me = mesh.me();
-        let (local, others): (Vec<_>, Vec<_>) =
-            me.record.addresses.iter().map(|address| address.ip).partition(|ip| ip.is_loopback());
+        let (local, others): (Vec<_>, Vec<_>) = me
+            .record
+            .addresses
+            .iter()
+            .map(|address| address.ip)
+            .filter(|ip| !is_link_local(*ip))
+            .partition(|ip| ip.is_loopback());
         let ips = if others.is_empty() { local } else { others };
         ips.into_iter().take(PLACES_MAX).map(|ip| place(SocketAddr::new(ip, bound.port()))).collect()
     }
@@ -213,6 +219,13 @@ impl Obey for Desk {
             Request::Invites => Reply::Invites { invites: self.invites.all() },
             Request::Revoke { id } => self.revoke(id).await,
         }
+    }
+}
+
+fn is_link_local(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
     }
 }
 

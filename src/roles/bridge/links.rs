@@ -28,9 +28,13 @@ pub(super) fn view(own: MemberId, island: &str, link: &LinkStatus) -> LinkView {
 /// What to do about a refused link: a sentence with a command.
 fn advice(reason: Refusal) -> &'static str {
     match reason {
-        Refusal::UnknownKey => "On the side that is called, allow this key: isle bridge --allow KEY",
+        Refusal::UnknownKey => {
+            "On the side that is called, let this one in: isle bridge allow KEY, with the KEY that isle key prints here."
+        }
         Refusal::Version => "Bring the older side up to date.",
-        Refusal::SameName => "Give one of the two islands another name: --island NAME, on all its nodes.",
-        Refusal::InviteExpired | Refusal::InviteUsed => "Ask the other side for another invite: isle invite",
+        Refusal::SameName => {
+            "Start one of the two bridges with --island and another NAME, and so all nodes of its island that were given one."
+        }
+        Refusal::InviteExpired | Refusal::InviteUsed => "Have the other side make another: isle invite",
     }
 }

@@ -90,7 +90,10 @@ impl Hub {
         if key == self.endpoint.id() {
             return warn!(%target, "a link to our own key is left out");
         }
-        self.known.entry(key).or_default();
+        let known = self.known.entry(key).or_default();
+        // What the last target met says nothing of this one.
+        (known.refused, known.trouble) = (None, None);
+        self.refused.retain(|(stranger, _)| *stranger != key);
         let configured = Configured {
             target,
             redial: Redial::new(rand::random()),
@@ -100,6 +103,12 @@ impl Hub {
         if let Some(before) = self.configured.insert(key, configured) {
             before.stop();
         }
+    }
+
+    /// Lets this key link from now on.
+    pub(super) fn allow(&mut self, key: MemberId) {
+        self.known.entry(key).or_default();
+        self.refused.retain(|(stranger, _)| *stranger != key);
     }
 
     pub(super) fn unlink(&mut self, key: MemberId) -> bool {
@@ -255,6 +264,7 @@ impl Hub {
         if let (Some(secret), Some(invites)) = (live.invite.take(), &self.config.invites) {
             invites.used(peer, &secret);
             self.known.entry(peer).or_default();
+            self.refused.retain(|(stranger, _)| *stranger != peer);
         }
         if let Some(configured) = self.configured.get_mut(&peer) {
             configured.redial.up(now.into_std());
