@@ -12,6 +12,7 @@ use std::ops::Bound;
 
 use bytes::Bytes;
 use isle_mesh::member::MemberId;
+use isle_mesh::outward::{self, News};
 
 use crate::frame::{BATCH_BYTES_MAX, BATCH_WORDS_MAX, Changes, Cursor, WITHDRAWN_MAX};
 
@@ -48,6 +49,16 @@ pub enum What {
     /// It lives after all: a pulse that ends the verdict. To be recorded also when a link brings a verdict that one's own
     /// table knows to be void: others may still believe it.
     Refuted,
+}
+
+impl From<outward::What> for What {
+    fn from(what: outward::What) -> Self {
+        match what {
+            outward::What::Own => Self::Own,
+            outward::What::Down => Self::Down,
+            outward::What::Refuted => Self::Refuted,
+        }
+    }
 }
 
 /// Why a change was not recorded. Nothing has changed.
@@ -142,6 +153,26 @@ impl Journal {
     #[must_use]
     pub fn members(&self) -> usize {
         self.members
+    }
+
+    /// Takes what the mesh tells: the table says so already.
+    ///
+    /// # Errors
+    /// As for [`record`](Self::record).
+    pub fn tell(&mut self, news: News) -> Result<(), JournalError> {
+        match news {
+            News::Said { member, what, bytes, is_urgent, from } => {
+                self.record(Change { member, what: what.into(), bytes, is_urgent }, from).map(|_| ())
+            }
+            News::Withdrawn(member) => {
+                self.withdraw(member);
+                Ok(())
+            }
+            News::Forgotten(member) => {
+                self.forget(member);
+                Ok(())
+            }
+        }
     }
 
     /// Records what advanced the table; `from` is the key of the bridge that brought it, if one did. Gives its index,

@@ -11,6 +11,7 @@
 //! | [`endpoint`] | QUIC connections between nodes that have proven their keys |
 //! | [`frame`] | stream bytes to frames and back, with limits |
 //! | [`journal`] | what changed in the own table, as links read it |
+//! | [`junction`] | what a bridge decides of its links: calls, cursors, ways, loads |
 //! | [`link`] | one link over one connection |
 //! | [`redial`] | when a configured link is tried again |
 //! | [`routes`] | which islands can be reached, through whom |
@@ -23,6 +24,7 @@ pub mod bridge;
 pub mod endpoint;
 pub mod frame;
 pub mod journal;
+pub mod junction;
 pub mod link;
 pub mod redial;
 pub mod routes;

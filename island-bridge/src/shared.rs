@@ -7,6 +7,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use isle_mesh::member::MemberId;
+use isle_mesh::outward::News;
 use tokio::sync::watch;
 
 use crate::journal::{Change, Journal, JournalError};
@@ -24,6 +25,17 @@ impl SharedJournal {
     pub fn new(journal: Journal) -> Self {
         let head = Arc::new(watch::Sender::new(journal.head()));
         Self { journal: Arc::new(Mutex::new(journal)), head }
+    }
+
+    /// As [`Journal::tell`]; links say what is new at once.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn tell(&self, news: News) -> Result<(), JournalError> {
+        let mut journal = self.lock();
+        journal.tell(news)?;
+        self.wake(&journal);
+        Ok(())
     }
 
     /// As [`Journal::record`]; links say what is new at once.

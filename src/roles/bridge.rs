@@ -13,7 +13,7 @@
 //!
 //! What crosses links is decided in `island-bridge`, what counts in the table in `isle-mesh`; this connects the two.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -22,12 +22,13 @@ use std::time::Duration;
 pub use island_bridge::bridge::Target;
 use island_bridge::bridge::{self, Bridge, BridgeError, BridgeTask, Config, Event, Feeds, Words};
 use island_bridge::endpoint::{OpenError, Settings};
+use island_bridge::junction::Siblings;
 use isle_mesh::config::MeshConfig;
 use isle_mesh::identity::Identity;
-use isle_mesh::island::{self, Island};
+use isle_mesh::island;
 use isle_mesh::member::MemberId;
 use isle_mesh::mesh::{Ended, FarWords, Left, Mesh, Outward, Subscription};
-use isle_mesh::reach::{IslandLoad, Reach};
+use isle_mesh::reach::IslandLoad;
 use isle_mesh::wire::MeshTag;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
@@ -255,7 +256,7 @@ impl BridgeWork {
         drop(ways);
         let mut events = events;
         let mut islands = mesh.islands();
-        let mut bridges = BTreeSet::new();
+        let mut siblings = Siblings::default();
         let mut loads = interval(LOAD_INTERVAL);
         loads.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut merging = JoinSet::new();
@@ -295,7 +296,9 @@ impl BridgeWork {
                 }
                 Ok(()) = islands.changed(), if waiting.is_none() => {
                     let now = islands.borrow_and_update().clone();
-                    bridges = tell_ways(&bridge, mesh.id(), &now, bridges).await;
+                    for (other, reaches) in siblings.ways(mesh.id(), &now) {
+                        bridge.set_bridge_routes(other, reaches).await;
+                    }
                 }
                 _ = loads.tick() => bridge.set_load(load_of(&mesh)),
             }
@@ -345,27 +348,6 @@ async fn merge(mesh: Mesh, words: Words) {
         // We have left. The link waits with what follows until it has said goodbye: dropped, the words would end it before.
         Err(Left) => std::future::pending().await,
     }
-}
-
-/// Tells the bridge what the others of our island reach; gives whom it was told of.
-async fn tell_ways(
-    bridge: &Bridge,
-    own: MemberId,
-    islands: &BTreeMap<String, Arc<Island>>,
-    before: BTreeSet<MemberId>,
-) -> BTreeSet<MemberId> {
-    let mut reaches: BTreeMap<MemberId, Vec<Reach>> = before.into_iter().map(|id| (id, Vec::new())).collect();
-    for way in islands.values().flat_map(|island| &island.ways).filter(|way| way.bridge != own) {
-        reaches.entry(way.bridge).or_default().push(way.reach.clone());
-    }
-    let mut told = BTreeSet::new();
-    for (other, reaches) in reaches {
-        if !reaches.is_empty() {
-            told.insert(other);
-        }
-        bridge.set_bridge_routes(other, reaches).await;
-    }
-    told
 }
 
 /// How large and busy our own island is.

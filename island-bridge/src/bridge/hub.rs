@@ -1,4 +1,4 @@
-//! The task that owns the links of a bridge and the table of ways between islands.
+//! The task that owns the links of a bridge. What is decided about them is decided in a [`Junction`].
 //!
 //! It never waits for a link or for the program: links are given orders that keep the newest only, the program reads
 //! what is newest. After every wake-up what follows from it is said, and everything that is due is done.
@@ -17,8 +17,9 @@ use super::target::{CallError, call};
 use super::{BridgeError, Command, Config, Event, Target};
 use crate::endpoint::{Closing, Connection, Endpoint, Incoming, Refusals};
 use crate::frame::{Cursor, Goodbye, IslandLoad, Reach, Refusal};
+use crate::junction::Junction;
 use crate::link::{self, End, EndReason, Words};
-use crate::routes::{Choice, RouteTable, Via};
+use crate::routes::{Choice, Via};
 use crate::session::Greeting;
 use crate::shared::SharedJournal;
 use crate::tls::Purpose;
@@ -37,8 +38,6 @@ const HANDSHAKES_MAX: usize = 32;
 const STRANGERS_MAX: usize = 8;
 /// Strangers' refusals that are remembered for people.
 const REFUSED_MAX: usize = 16;
-/// Loads and costs are looked at so often.
-const LOAD_INTERVAL: Duration = Duration::from_secs(1);
 /// All goodbyes take at most so long: a session's limit, and a little for the tasks.
 const LEAVE_MAX: Duration = Duration::from_millis(300);
 /// Others learn within this that the connections are closed, or by silence.
@@ -62,7 +61,7 @@ pub(super) struct Hub {
     lines: Lines,
     outlets: Outlets,
     loads: watch::Receiver<IslandLoad>,
-    routes: RouteTable,
+    junction: Junction,
     /// Whom we call.
     configured: BTreeMap<MemberId, Configured>,
     /// Who may link, those that we call included.
@@ -77,7 +76,6 @@ pub(super) struct Hub {
     /// For links to send to.
     link_events_tx: mpsc::Sender<Numbered>,
     link_events: mpsc::Receiver<Numbered>,
-    loads_at: Instant,
     leaving: Option<Leaving>,
 }
 
@@ -118,7 +116,7 @@ impl Hub {
         let (allowed, targets) = (std::mem::take(&mut config.allowed), std::mem::take(&mut config.links));
         let (link_events_tx, link_events) = mpsc::channel(LINK_EVENTS_MAX);
         let mut hub = Self {
-            routes: RouteTable::new(config.island.clone()),
+            junction: Junction::new(Instant::now().into_std(), config.island.clone()),
             config,
             endpoint,
             journal,
@@ -135,7 +133,6 @@ impl Hub {
             handshakes: 0,
             link_events_tx,
             link_events,
-            loads_at: Instant::now(),
             leaving: None,
         };
         for target in targets {
@@ -186,23 +183,16 @@ impl Hub {
     }
 
     fn deadline(&self) -> Instant {
-        let routes = self.routes.poll_timeout().map(Instant::from_std);
-        let calls = self.configured.values().filter_map(Configured::call_at);
-        let leaving = self.leaving.as_ref().map(|leaving| leaving.ends_at);
-        calls.chain(routes).chain(leaving).fold(self.loads_at, Instant::min)
+        let due = Instant::from_std(self.junction.poll_timeout());
+        self.leaving.as_ref().map_or(due, |leaving| due.min(leaving.ends_at))
     }
 
     /// Does what is due, and says what follows from what has happened.
     fn act(&mut self) {
         let now = Instant::now();
-        self.routes.handle_timeout(now.into_std());
-        if now >= self.loads_at {
-            self.loads_at = now + LOAD_INTERVAL;
-            self.say_loads(now);
-        }
-        if self.leaving.is_none() {
-            self.call_due(now);
-        }
+        self.junction.handle_timeout(now.into_std());
+        self.say_loads(now);
+        self.call_due(now);
         self.spread_routes(now);
     }
 
@@ -214,7 +204,7 @@ impl Hub {
                 let _ = reply.send(self.unlink(key));
             }
             Command::BridgeRoutes(bridge, reaches) => {
-                self.routes.bridge_routes(Instant::now().into_std(), bridge, reaches);
+                self.junction.heard_bridge(Instant::now().into_std(), bridge, reaches);
             }
             Command::Status(reply) => {
                 let _ = reply.send(self.status());
@@ -235,7 +225,7 @@ impl Hub {
         info!(island, "our island has another name");
         self.config.island.clone_from(&island);
         self.lines.rename(island.clone());
-        self.routes.rename(Instant::now().into_std(), island);
+        self.junction.rename(Instant::now().into_std(), island);
         for live in self.links.values() {
             live.orders.end(End::Goodbye(Goodbye::Leaving));
         }
@@ -246,7 +236,7 @@ impl Hub {
         let leaving =
             self.leaving.get_or_insert_with(|| Leaving { ends_at: now + LEAVE_MAX, replies: Vec::new() });
         leaving.replies.push(reply);
-        self.routes.leave(now.into_std());
+        self.junction.leave(now.into_std());
         for live in self.links.values() {
             live.orders.end(End::Goodbye(Goodbye::Leaving));
         }
@@ -291,34 +281,37 @@ impl Hub {
                 live.orders.answer_invite(checked.unwrap_or(Err(Refusal::UnknownKey)));
             }
             link::Event::Up(greeting) => self.up(now, peer, greeting),
-            link::Event::Routes(routes) => self.routes.link_routes(now.into_std(), peer, routes),
-            link::Event::Load(loads) => self.routes.link_load(now.into_std(), peer, loads),
+            link::Event::Routes(routes) => self.junction.heard_routes(now.into_std(), peer, routes),
+            link::Event::Load(loads) => self.junction.heard_loads(now.into_std(), peer, loads),
             link::Event::Down(reason, cursor) => self.down(now, peer, reason, cursor),
         }
     }
 
     fn say_loads(&mut self, now: Instant) {
-        self.routes.own_load(*self.loads.borrow_and_update());
-        for (peer, live) in self.links.iter().filter(|(_, live)| live.greeting.is_some()) {
-            if let Some(round_trip) = live.shown().round_trip {
-                self.routes.link_round_trip(now.into_std(), *peer, round_trip);
-                if let Some(greeting) = &live.greeting {
-                    self.lines.up(*peer, &greeting.island, round_trip);
-                }
+        let (loads, links) = (&mut self.loads, &self.links);
+        let round_trip = |peer: &MemberId| links.get(peer)?.shown().round_trip;
+        for (peer, loads) in
+            self.junction.poll_loads(now.into_std(), || *loads.borrow_and_update(), round_trip)
+        {
+            let Some(live) = self.links.get(&peer) else { continue };
+            if let (Some(round_trip), Some(greeting)) = (live.shown().round_trip, &live.greeting) {
+                self.lines.up(peer, &greeting.island, round_trip);
             }
-            live.orders.say_loads(self.routes.loads(*peer));
+            live.orders.say_loads(loads);
         }
     }
 
     fn spread_routes(&mut self, now: Instant) {
         let now = now.into_std();
-        for (peer, live) in &self.links {
-            live.orders.say_routes(self.routes.poll_link(now, *peer));
+        for (peer, routes) in self.junction.poll_links(now) {
+            if let Some(live) = self.links.get(&peer) {
+                live.orders.say_routes(routes);
+            }
         }
-        if let Some(reaches) = self.routes.poll_own(now) {
+        if let Some(reaches) = self.junction.poll_own(now) {
             self.outlets.reaches.send_replace(reaches);
         }
-        while let Some(event) = self.routes.poll_event() {
+        while let Some(event) = self.junction.poll_event() {
             info!(?event, "ways between islands");
             // Nobody may be listening.
             let _ = self.outlets.events.send(Event::Island(event));
@@ -327,8 +320,8 @@ impl Hub {
             Via::Bridge(bridge) if way.reach.path.next() == island => Some((island.to_owned(), bridge)),
             _ => None,
         };
-        self.lines.set_others(self.routes.islands().filter_map(other).collect());
-        let routes = &self.routes;
+        self.lines.set_others(self.junction.islands().filter_map(other).collect());
+        let routes = &self.junction;
         self.outlets.ways.send_if_modified(|shown| {
             let is_same = shown.len() == routes.islands().count()
                 && routes.islands().all(|(island, way)| shown.get(island) == Some(way));

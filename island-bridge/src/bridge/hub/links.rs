@@ -14,24 +14,15 @@ use crate::session::{Admission, Settings};
 /// A link that we call for.
 pub(super) struct Configured {
     pub(super) target: Target,
-    redial: Redial,
     attempts: usize,
-    call: Call,
-}
-
-enum Call {
-    DueAt(Instant),
-    UnderWay(AbortHandle),
-    /// There is a link.
-    Done,
+    /// The call that is under way, or was last.
+    call: Option<AbortHandle>,
 }
 
 /// What is remembered of a key that may link.
 pub(super) struct Known {
     /// When its link went up or down.
     pub(super) since: Instant,
-    /// How far its journal was read.
-    cursor: Option<Cursor>,
     pub(super) addr: Option<SocketAddr>,
     pub(super) island: Option<String>,
     pub(super) refused: Option<Refused>,
@@ -40,8 +31,8 @@ pub(super) struct Known {
 
 impl Default for Known {
     fn default() -> Self {
-        let (cursor, addr, island, refused, trouble) = Default::default();
-        Self { since: Instant::now(), cursor, addr, island, refused, trouble }
+        let (addr, island, refused, trouble) = Default::default();
+        Self { since: Instant::now(), addr, island, refused, trouble }
     }
 }
 
@@ -58,23 +49,10 @@ pub(super) struct Live {
 }
 
 impl Configured {
-    /// When we call, if a call is due.
-    pub(super) fn call_at(&self) -> Option<Instant> {
-        match self.call {
-            Call::DueAt(at) => Some(at),
-            Call::UnderWay(_) | Call::Done => None,
-        }
-    }
-
     fn stop(&self) {
-        if let Call::UnderWay(call) = &self.call {
+        if let Some(call) = &self.call {
             call.abort();
         }
-    }
-
-    /// The call failed, or the link is over: calls again in a while after `since`.
-    fn again(&mut self, since: Instant) {
-        self.call = Call::DueAt(Instant::from_std(self.redial.next(since.into_std())));
     }
 }
 
@@ -94,12 +72,8 @@ impl Hub {
         // What the last target met says nothing of this one.
         (known.refused, known.trouble) = (None, None);
         self.refused.retain(|(stranger, _)| *stranger != key);
-        let configured = Configured {
-            target,
-            redial: Redial::new(rand::random()),
-            attempts: 0,
-            call: Call::DueAt(Instant::now()),
-        };
+        self.junction.call(Instant::now().into_std(), key, rand::random());
+        let configured = Configured { target, attempts: 0, call: None };
         if let Some(before) = self.configured.insert(key, configured) {
             before.stop();
         }
@@ -118,43 +92,35 @@ impl Hub {
         if let Some(live) = self.links.get(&key) {
             live.orders.end(End::Goodbye(Goodbye::Unlinked));
         }
+        self.junction.forget(&key);
         self.known.remove(&key).is_some()
     }
 
     /// Calls all that are due.
     pub(super) fn call_due(&mut self, now: Instant) {
-        for (key, configured) in &mut self.configured {
-            if configured.call_at().is_none_or(|at| at > now) {
-                continue;
-            }
-            if self.links.contains_key(key) {
-                configured.call = Call::Done;
-                continue;
-            }
+        while let Some(key) = self.junction.poll_call(now.into_std()) {
+            let Some(configured) = self.configured.get_mut(&key) else { continue };
             let call = call(self.endpoint.clone(), configured.target.clone(), configured.attempts);
             configured.attempts = configured.attempts.wrapping_add(1);
-            let key = *key;
-            configured.call = Call::UnderWay(
-                self.tasks.spawn(async move { Outcome::Called { key, started_at: now, result: call.await } }),
-            );
+            let call = async move { Outcome::Called { key, started_at: now, result: call.await } };
+            configured.call = Some(self.tasks.spawn(call));
         }
     }
 
-    /// A call has come to its end. A failed one counts from its start: it has been as good as a wait.
+    /// A call has come to its end.
     pub(super) fn called(
         &mut self,
         key: MemberId,
         started_at: Instant,
         result: Result<Connection, CallError>,
     ) {
-        let Some(configured) = self.configured.get_mut(&key) else { return };
+        if !self.configured.contains_key(&key) {
+            return;
+        }
         match result {
-            Ok(connection) => {
-                configured.call = Call::Done;
-                self.connect(connection);
-            }
+            Ok(connection) => self.connect(connection),
             Err(error) => {
-                configured.again(started_at);
+                self.junction.call_failed(started_at.into_std(), &key);
                 let trouble = report::chain(&error);
                 debug!(peer = %key.short(), trouble, "not reached");
                 if let Some(known) = self.known.get_mut(&key) {
@@ -185,9 +151,6 @@ impl Hub {
             let cursor = live.shown().cursor;
             live.orders.end(End::Replaced);
             self.down(Instant::now(), peer, EndReason::Replaced, cursor);
-            if let Some(configured) = self.configured.get_mut(&peer) {
-                configured.call = Call::Done;
-            }
         }
         self.start(connection, if is_known { Admission::Known } else { Admission::ByInvite });
     }
@@ -213,7 +176,7 @@ impl Hub {
             software: self.config.software.clone(),
             protocol: self.config.protocol,
             invite: configured.and_then(|configured| configured.target.invite),
-            cursor: self.known.get(&peer).and_then(|known| known.cursor),
+            cursor: self.junction.connected(peer),
         };
         self.links_ever += 1;
         let live = Live {
@@ -250,7 +213,7 @@ impl Hub {
         live.greeting = Some(greeting.clone());
         live.connection.welcome(0);
         let round_trip = live.connection.quic().rtt();
-        self.routes.link_up(now.into_std(), peer, greeting.island.clone(), round_trip);
+        self.junction.up(now.into_std(), peer, greeting.island.clone(), round_trip);
         self.lines.up(peer, &greeting.island, round_trip);
         if live.connection.is_dialled() {
             let (endpoint, lines, link) =
@@ -267,7 +230,6 @@ impl Hub {
             self.refused.retain(|(stranger, _)| *stranger != peer);
         }
         if let Some(configured) = self.configured.get_mut(&peer) {
-            configured.redial.up(now.into_std());
             // Both sides know each other now.
             configured.target.invite = None;
         }
@@ -300,18 +262,15 @@ impl Hub {
             if live.greeting.is_some() {
                 known.since = now;
             }
-            known.cursor = cursor.or(known.cursor);
             known.trouble = Some(report::chain(&reason));
         }
         if let Some((reason, by_peer)) = reason.refusal() {
             self.note_refusal(peer, Refused { reason, by_peer });
         }
-        if let Some(configured) = self.configured.get_mut(&peer) {
-            configured.again(now);
-        }
+        let cursor = cursor.filter(|_| self.known.contains_key(&peer));
+        self.junction.down(now.into_std(), &peer, cursor);
         if live.greeting.is_some() {
             info!(peer = %peer.short(), %reason, "link down");
-            self.routes.link_down(now.into_std(), peer);
             if !matches!(reason, EndReason::Replaced) {
                 self.lines.down(peer);
             }
