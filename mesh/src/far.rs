@@ -33,6 +33,8 @@ mod verdict;
 mod word;
 
 pub(crate) use routes::RouteWords;
+#[cfg(feature = "simulation")]
+pub use transfer::read_transfer_with;
 pub use transfer::{FarTransfer, read_transfer};
 pub use word::FarWord;
 

@@ -271,6 +271,7 @@ impl Membership {
                 Timer::Forget => self.forget_gone(now),
                 Timer::SayFar(id) => self.say_far(id),
                 Timer::PullFar(id) => self.pull_far(now, id),
+                Timer::TellBridges => self.tell_bridges(now),
                 Timer::RoutesCopy(round) => self.routes_copy(round),
                 Timer::RoutesAgain(round) => self.routes_again(now, round),
                 Timer::GiveUpIslands => self.give_up_islands(now),

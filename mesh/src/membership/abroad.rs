@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use super::receive::Way;
 use super::{Destination, Membership, Timer};
-use crate::event::{Event, Subject};
+use crate::event::{Event, EventKind, Subject};
 use crate::far::{Far, FarWord, Out};
 use crate::island::Island;
 use crate::member::{Member, MemberId, Record, Stamp};
@@ -186,7 +186,10 @@ impl Membership {
     /// What has come of words of other islands; `from`: the bridge that brought them.
     fn settle_far(&mut self, now: Instant, from: Option<MemberId>) {
         self.abroad.far.settle(now);
+        let mut lost = false;
         while let Some(out) = self.abroad.far.poll() {
+            lost |=
+                matches!(out, Out::Event(EventKind::Forgotten, _) | Out::Withdrawn(_) | Out::Forgotten(_));
             match out {
                 Out::Event(kind, member) => self.tell(member, Some(kind)),
                 Out::Change(member) => self.tell(member, None),
@@ -202,6 +205,7 @@ impl Membership {
                 Out::Forgotten(id) => self.news(News::Forgotten(id)),
             }
         }
+        self.note_far_digest(now, lost);
     }
 
     /// Whether this member is listed as one of our own island.
@@ -220,8 +224,11 @@ impl Membership {
 
     /// What we say in our beacons of what we know, if we are a bridge.
     pub(super) fn far_digest(&self) -> Option<u64> {
-        let is_bridge = self.record.roles.iter().any(|role| role == BRIDGE);
-        is_bridge.then(|| self.abroad.far.digest())
+        self.is_bridge().then(|| self.abroad.far.digest())
+    }
+
+    fn is_bridge(&self) -> bool {
+        self.record.roles.iter().any(|role| role == BRIDGE)
     }
 
     /// Our island has another name now.

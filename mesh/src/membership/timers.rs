@@ -60,6 +60,8 @@ pub(super) enum Timer {
     SayFar(MemberId),
     /// Ask this bridge what it knows of other islands.
     PullFar(MemberId),
+    /// Other bridges hear that we have learned something of other islands.
+    TellBridges,
     /// One more copy of what our links reach, if there is nothing newer, by its number.
     RoutesCopy(u64),
     /// The same again, now and then.
@@ -100,6 +102,7 @@ impl Timer {
             Self::CatchUp => "catch-up",
             Self::SayFar(_) => "say-far",
             Self::PullFar(_) => "pull-far",
+            Self::TellBridges => "tell-bridges",
             Self::RoutesCopy(_) => "routes-copy",
             Self::RoutesAgain(_) => "routes-again",
             Self::GiveUpIslands => "give-up-islands",

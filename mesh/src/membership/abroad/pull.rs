@@ -1,7 +1,8 @@
 //! What a bridge of our own island knows of others and we do not: fetched from it when its beacon says another digest.
 //!
-//! Of each bridge it is remembered how far we have read. One that brought nothing new is left in peace for a while: it may
-//! be the one who lacks something.
+//! Of each bridge it is remembered how far we have read. One that says what we knew ourselves a moment ago lacks something
+//! and is not asked; one that brought nothing new is left in peace for a while. Bridges do not wait for each other's next
+//! beacon: on a long way between islands these waits would add up.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -13,13 +14,21 @@ use crate::member::MemberId;
 
 /// Before a fetch one waits up to this, so that not all ask at once. Required by DESIGN, section 6.
 const SPREAD: Duration = Duration::from_millis(200);
-/// A bridge that brought nothing new is not asked again for this long, doubling up to 64 times.
-const UNHELPFUL: Duration = Duration::from_secs(10);
+/// The same between bridges, of which there are few.
+const SPREAD_OF_BRIDGES: Duration = Duration::from_millis(10);
+/// A bridge that brought nothing new is not asked again for this long, doubling. Often it only said its beacon before
+/// urgent words made us equal, so the first wait is as short as a beacon's: others hang on what it says next.
+const UNHELPFUL: Duration = Duration::from_millis(200);
+const UNHELPFUL_MAX: Duration = Duration::from_secs(640);
 /// A tenth of that, if it says yet another digest by then: it has learned something.
 const CHANGED: u32 = 10;
 /// Bridges that are asked at once, and that are remembered.
 const ASKED_MAX: usize = 16;
 const REMEMBERED_MAX: usize = 256;
+/// So many of the digests that we had last are remembered. Guessed: a few seconds of one change after another.
+const HAD_MAX: usize = 64;
+/// A bridge tells the others of its island that it has learned something, this often at most. Guessed.
+const TOLD_EVERY: Duration = Duration::from_millis(50);
 
 /// Whom we ask, and how far we have read.
 #[derive(Debug, Default)]
@@ -27,6 +36,13 @@ pub(super) struct Pulls {
     pub(super) wishes: VecDeque<FarFetch>,
     /// Bridges about to be asked, and being asked.
     asked: BTreeSet<MemberId>,
+    /// What a bridge has said while it was asked.
+    again: BTreeMap<MemberId, u64>,
+    /// The digests that we had, since somebody was last taken out.
+    had: VecDeque<u64>,
+    /// When other bridges were last told that we have learned something, and whether they are about to be.
+    told: Option<Instant>,
+    telling: bool,
     cursors: BTreeMap<MemberId, (u64, u64)>,
     unhelpful: BTreeMap<MemberId, Unhelpful>,
 }
@@ -42,6 +58,7 @@ struct Unhelpful {
 impl Pulls {
     pub(super) fn forget(&mut self, id: &MemberId) {
         self.asked.remove(id);
+        self.again.remove(id);
         self.cursors.remove(id);
         self.unhelpful.remove(id);
     }
@@ -58,9 +75,12 @@ impl Pulls {
     }
 
     fn was_unhelpful(&mut self, now: Instant, id: MemberId, digest: u64) {
-        // All of it next time: something that we have lost since may have been read already.
-        self.cursors.remove(&id);
-        let wait = self.unhelpful.get(&id).map_or(UNHELPFUL, |last| (last.wait * 2).min(UNHELPFUL * 64));
+        let last = self.unhelpful.get(&id);
+        if last.is_some_and(|last| last.digest == digest) {
+            // All of it next time: something that we have lost since may have been read already.
+            self.cursors.remove(&id);
+        }
+        let wait = last.map_or(UNHELPFUL, |last| (last.wait * 2).min(UNHELPFUL_MAX));
         if self.unhelpful.len() < REMEMBERED_MAX || self.unhelpful.contains_key(&id) {
             self.unhelpful.insert(id, Unhelpful { since: now, wait, digest });
         }
@@ -70,16 +90,20 @@ impl Pulls {
 impl Membership {
     /// What a bridge says that it knows of other islands, against what we know. It need not be verified yet.
     pub(in crate::membership) fn compare_far(&mut self, now: Instant, id: MemberId, digest: u64) {
-        let pulls = &self.abroad.pulls;
-        if digest == self.abroad.far.digest()
-            || pulls.asked.contains(&id)
-            || pulls.asked.len() >= ASKED_MAX
-            || !pulls.may_ask(now, &id, digest)
-        {
+        let pulls = &mut self.abroad.pulls;
+        if digest == self.abroad.far.digest() || pulls.had.contains(&digest) {
+            pulls.unhelpful.remove(&id);
             return;
         }
-        self.abroad.pulls.asked.insert(id);
-        let wait = self.up_to(SPREAD);
+        if pulls.asked.contains(&id) {
+            pulls.again.insert(id, digest);
+            return;
+        }
+        if pulls.asked.len() >= ASKED_MAX || !pulls.may_ask(now, &id, digest) {
+            return;
+        }
+        pulls.asked.insert(id);
+        let wait = self.up_to(if self.is_bridge() { SPREAD_OF_BRIDGES } else { SPREAD });
         self.timers.arm(now + wait, Timer::PullFar(id));
     }
 
@@ -92,6 +116,7 @@ impl Membership {
         let differs = self.far_digest_of(&id).is_some_and(|digest| digest != self.abroad.far.digest());
         let Some(view) = there.filter(|_| differs && !self.leaving) else {
             self.abroad.pulls.asked.remove(&id);
+            self.abroad.pulls.again.remove(&id);
             return;
         };
         let (instance, since) = self.abroad.pulls.cursors.get(&id).copied().unwrap_or_default();
@@ -122,17 +147,60 @@ impl Membership {
         if news == 0 {
             let digest = self.far_digest_of(&from).unwrap_or_default();
             self.abroad.pulls.was_unhelpful(now, from, digest);
+        } else {
+            self.abroad.pulls.unhelpful.remove(&from);
+        }
+        // What was read and was no news came by another way: it need not be read again.
+        let has_read = news > 0 || !transfer.words.is_empty();
+        let cursors = &mut self.abroad.pulls.cursors;
+        if has_read && (cursors.len() < REMEMBERED_MAX || cursors.contains_key(&from)) {
+            cursors.insert(from, (transfer.instance, transfer.through));
+        }
+        if let Some(digest) = self.abroad.pulls.again.remove(&from) {
+            self.compare_far(now, from, digest);
+        }
+    }
+
+    /// What we know of other islands may have changed: `lost`, because somebody was taken out.
+    pub(super) fn note_far_digest(&mut self, now: Instant, lost: bool) {
+        let digest = self.abroad.far.digest();
+        let pulls = &mut self.abroad.pulls;
+        if lost {
+            pulls.had.clear();
+        }
+        if pulls.had.back() == Some(&digest) {
             return;
         }
-        self.abroad.pulls.unhelpful.remove(&from);
-        if self.abroad.pulls.cursors.len() < REMEMBERED_MAX || self.abroad.pulls.cursors.contains_key(&from) {
-            self.abroad.pulls.cursors.insert(from, (transfer.instance, transfer.through));
+        if pulls.had.len() == HAD_MAX {
+            pulls.had.pop_front();
         }
+        pulls.had.push_back(digest);
+        if self.is_bridge() && !self.abroad.pulls.telling {
+            let pulls = &mut self.abroad.pulls;
+            pulls.telling = true;
+            let at = pulls.told.map_or(now, |told| now.max(told + TOLD_EVERY));
+            self.timers.arm(at, Timer::TellBridges);
+        }
+    }
+
+    /// A beacon to the other bridges of our island, for it says that we have learned something.
+    pub(in crate::membership) fn tell_bridges(&mut self, now: Instant) {
+        self.abroad.pulls.telling = false;
+        let own = self.id();
+        let others: Vec<MemberId> =
+            self.abroad.far.routes.bridges().map(|(id, _)| id).filter(|id| *id != own).collect();
+        if others.is_empty() || self.leaving || self.record_said.is_none() {
+            return;
+        }
+        self.abroad.pulls.told = Some(now);
+        let bytes = self.signed_beacon(now);
+        self.send_to_each(&others, &bytes);
     }
 
     /// A fetch came to nothing.
     pub fn far_fetch_failed(&mut self, now: Instant, from: MemberId) {
         self.abroad.pulls.asked.remove(&from);
+        self.abroad.pulls.again.remove(&from);
         let digest = self.far_digest_of(&from).unwrap_or_default();
         self.abroad.pulls.was_unhelpful(now, from, digest);
     }
