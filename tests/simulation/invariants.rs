@@ -24,10 +24,9 @@ pub type Farewells = BTreeMap<MemberId, Epoch>;
 impl Witness {
     /// One more event of the node whose own id is `own`.
     pub fn hear(&mut self, own: MemberId, event: &Event, farewells: &Farewells, said: &Evidence) {
-        let member = event.member().expect("there is one island here");
+        let member = event.member().expect("this is about members");
         let id = member.id;
-        self.events += 1;
-        assert_eq!(event.number, self.events, "events are numbered without gaps");
+        self.count(event);
         if id == own {
             return;
         }
@@ -57,7 +56,7 @@ impl Witness {
                 assert!(before.is_some(), "{}", what());
             }
             EventKind::DuplicateKey => {}
-            EventKind::IslandUp | EventKind::IslandDown => panic!("{}: there is one island here", what()),
+            EventKind::IslandUp | EventKind::IslandDown => panic!("{}: that is no member", what()),
         }
         if let Some(newest) = self.newest.insert(id, member.stamp) {
             assert!(member.stamp >= newest, "{}: by {:?} after {newest:?}", what(), member.stamp);
@@ -73,6 +72,12 @@ impl Witness {
         self.standing.insert(id, member.standing);
     }
 
+    /// One more event, whatever it is about.
+    pub fn count(&mut self, event: &Event) {
+        self.events += 1;
+        assert_eq!(event.number, self.events, "events are numbered without gaps");
+    }
+
     /// Replaying the events gives the table.
     pub fn agrees_with<'a>(&self, own: MemberId, members: impl Iterator<Item = (&'a MemberId, Standing)>) {
         let listed: BTreeMap<MemberId, Standing> =
@@ -86,6 +91,8 @@ impl Witness {
 pub struct Evidence {
     /// Who voted against whom, in which of its lives.
     votes: HashMap<(MemberId, Epoch), BTreeSet<MemberId>>,
+    /// Hashes of the records that were said.
+    records: BTreeSet<u64>,
 }
 
 impl Evidence {
@@ -98,6 +105,19 @@ impl Evidence {
         if let Message::Suspect(vote) = message {
             self.votes.entry((vote.target, vote.epoch)).or_default().insert(word.header.author);
         }
+        if let Message::Announce(_) = message {
+            self.records.insert(hash_of(&word.bytes));
+        }
+    }
+
+    /// Whether its author has really said this record.
+    pub fn has_said(&self, record: &[u8]) -> bool {
+        self.records.contains(&hash_of(record))
+    }
+
+    /// Whether anybody has voted against this life of a member.
+    pub fn is_accused(&self, id: MemberId, epoch: Epoch) -> bool {
+        self.votes.contains_key(&(id, epoch))
     }
 
     /// A node calls somebody down: then enough of its watchers, as that node sees them, have really said so; or
@@ -121,4 +141,8 @@ impl Evidence {
         }
         Err(format!("{voters} votes of {needed}: watchers that are there {there:?}, all votes {votes:?}"))
     }
+}
+
+fn hash_of(bytes: &[u8]) -> u64 {
+    blake3::hash(bytes).as_bytes().first_chunk().map_or(0, |first| u64::from_be_bytes(*first))
 }

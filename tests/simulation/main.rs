@@ -12,6 +12,7 @@
     reason = "a failed unwrap is a failed test; nobody imports a test"
 )]
 
+mod archipelago;
 mod beside;
 mod few;
 mod invariants;
@@ -22,6 +23,7 @@ mod network;
 mod process;
 mod story;
 mod trace;
+mod voice;
 mod world;
 
 use std::time::Duration;

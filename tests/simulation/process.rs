@@ -1,7 +1,9 @@
 //! A node's process: the machine, and whether it runs, stands still, or is no more.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use isle_mesh::event::Event;
 use isle_mesh::identity::Identity;
 use isle_mesh::member::{Address, Epoch, MemberId};
 use isle_mesh::membership::{Interface, Membership, Settings, Source};
@@ -25,6 +27,15 @@ pub enum State {
     Leaving,
 }
 
+/// What an island is among others.
+#[derive(Default)]
+pub struct Site {
+    /// Its name; none where it is alone.
+    pub island: Option<String>,
+    /// Its bridges, by number, and the keys that they link with.
+    pub bridges: BTreeMap<usize, BTreeSet<MemberId>>,
+}
+
 pub struct Process {
     pub machine: Membership,
     pub state: State,
@@ -45,6 +56,8 @@ pub struct Process {
     /// From when to when it last stood still.
     pub stood_still: Option<(Instant, Instant)>,
     pub traffic: Traffic,
+    /// What it told of other islands and of their members, until somebody looks.
+    pub beyond: Vec<Event>,
 }
 
 /// Nobody's silence limit is shorter: whoever stood still for less never was silent for it, with a beacon's time to spare.
@@ -53,7 +66,15 @@ const NEVER_SILENT: Duration = Duration::from_millis(450);
 const AFTERMATH: Duration = Duration::from_secs(2);
 
 impl Process {
-    pub fn start(number: usize, key: u64, epoch: Epoch, seed: u64, now: Instant, scheme: Scheme) -> Self {
+    pub fn start(
+        number: usize,
+        key: u64,
+        epoch: Epoch,
+        seed: u64,
+        now: Instant,
+        scheme: Scheme,
+        site: &Site,
+    ) -> Self {
         let mut identity = match scheme {
             Scheme::Ed25519 => Identity::for_test(key),
             Scheme::StandIn => Identity::stand_in(key),
@@ -62,11 +83,12 @@ impl Process {
             identity.raise_epoch_above(Epoch(epoch.0 - 1)).expect("kept nowhere, so nothing can fail");
         }
         let id = identity.id();
+        let links = site.bridges.get(&number);
         let settings = Settings {
             tag: MeshTag::of("isle"),
-            island: None,
+            island: site.island.clone(),
             name: format!("n{number}"),
-            roles: vec!["pieces".to_owned()],
+            roles: vec![if links.is_some() { "bridge" } else { "pieces" }.to_owned()],
             tags: Vec::new(),
             http_port: 1233,
             unicast_port: PRIVATE,
@@ -80,6 +102,10 @@ impl Process {
             now,
             vec![Interface { index: 2, name: "eth0".into(), addresses, loopback: false }],
         );
+        if let Some(keys) = links {
+            machine.set_foreign(now, keys.clone());
+            machine.tell_outward();
+        }
         machine.start(now);
         Self {
             machine,
@@ -96,7 +122,14 @@ impl Process {
             stalls: false,
             stood_still: None,
             traffic: Traffic::default(),
+            beyond: Vec::new(),
         }
+    }
+
+    /// It tells of another island, or of a member of one.
+    pub fn hear_beyond(&mut self, event: Event) {
+        self.witness.count(&event);
+        self.beyond.push(event);
     }
 
     /// Whether it stands or stood still for so long that others may rightly have heard nothing of it.

@@ -53,10 +53,14 @@ impl World {
 
     pub fn crash(&mut self, count: usize) -> &mut Self {
         for node in self.some_that_run(count) {
-            self.processes[node].state = State::Crashed;
-            self.note_crash(node);
+            self.crash_of(node);
         }
         self
+    }
+
+    pub fn crash_of(&mut self, node: usize) {
+        self.processes[node].state = State::Crashed;
+        self.note_crash(node);
     }
 
     /// The one that started last.
@@ -69,15 +73,19 @@ impl World {
 
     pub fn farewell(&mut self, count: usize) -> &mut Self {
         for node in self.some_that_run(count) {
-            let now = self.now;
-            let process = &mut self.processes[node];
-            process.state = State::Leaving;
-            self.farewells.insert(process.id, process.epoch);
-            self.farewell_at.insert(process.id, now);
-            process.machine.leave(now, LeaveReason::Stopped);
-            self.after_input(node);
+            self.farewell_of(node);
         }
         self
+    }
+
+    pub fn farewell_of(&mut self, node: usize) {
+        let now = self.now;
+        let process = &mut self.processes[node];
+        process.state = State::Leaving;
+        self.farewells.insert(process.id, process.epoch);
+        self.farewell_at.insert(process.id, now);
+        process.machine.leave(now, LeaveReason::Stopped);
+        self.after_input(node);
     }
 
     pub fn join(&mut self, count: usize) -> &mut Self {
@@ -91,20 +99,28 @@ impl World {
     /// Crash and start again at once, with the same key in its next epoch.
     pub fn restart_with_kept_key(&mut self, count: usize) -> &mut Self {
         for node in self.some_that_run(count) {
-            let (key, epoch) = (self.processes[node].key, self.processes[node].epoch);
-            self.start(node, key, Epoch(epoch.0 + 1));
+            self.restart_of(node);
         }
         self
+    }
+
+    pub fn restart_of(&mut self, node: usize) {
+        let (key, epoch) = (self.processes[node].key, self.processes[node].epoch);
+        self.start(node, key, Epoch(epoch.0 + 1));
     }
 
     /// Crash and start again at once at the same address, with a new key: what most nodes do.
     pub fn restart_with_fresh_key(&mut self, count: usize) -> &mut Self {
         for node in self.some_that_run(count) {
-            self.note_crash(node);
-            self.keys += 1;
-            self.start(node, self.keys, Epoch(1));
+            self.restart_afresh(node);
         }
         self
+    }
+
+    pub fn restart_afresh(&mut self, node: usize) {
+        self.note_crash(node);
+        self.keys += 1;
+        self.start(node, self.keys, Epoch(1));
     }
 
     pub fn stall(&mut self, count: usize, least: Duration, most: Duration) -> &mut Self {

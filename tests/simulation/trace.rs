@@ -14,15 +14,20 @@ impl World {
     pub fn note(&self, node: usize, what: fmt::Arguments<'_>) {
         if self.trace {
             let at = (self.now - self.began).as_secs_f64();
-            println!("{at:10.4} s  n{node:<5} {what}");
+            println!("{at:10.4} s  {}n{node:<5} {what}", self.label());
         }
     }
 
     /// The same of what concerns nobody alone.
     pub fn note_of_all(&self, what: fmt::Arguments<'_>) {
         if self.trace {
-            println!("{:10.4} s  all    {what}", (self.now - self.began).as_secs_f64());
+            println!("{:10.4} s  {}all    {what}", (self.now - self.began).as_secs_f64(), self.label());
         }
+    }
+
+    /// Which island of many this is.
+    fn label(&self) -> String {
+        self.site.island.as_ref().map_or_else(String::new, |island| format!("{island:<4} "))
     }
 
     pub fn note_event(&self, node: usize, event: &Event) {
@@ -64,6 +69,9 @@ impl World {
     }
 
     pub fn number_of(&self, id: &MemberId) -> String {
-        self.node_of(id).map_or_else(|| "nobody".to_owned(), |node| format!("n{node}"))
+        let voice =
+            || self.voices.iter().position(|voice| voice.id() == *id).map(|voice| format!("v{voice}"));
+        let node = self.node_of(id).map(|node| format!("n{node}"));
+        node.or_else(voice).unwrap_or_else(|| "nobody".to_owned())
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use isle_mesh::event::EventKind;
 use isle_mesh::member::{Epoch, MemberId, Standing};
-use isle_mesh::membership::{Destination, Fetch, Source};
+use isle_mesh::membership::{Destination, Fetch, Membership, Source};
 use isle_mesh::transfer::VerifiedTransfer;
 use isle_mesh::verify::{Scheme, Verified, Word};
 use rand::rngs::SmallRng;
@@ -18,7 +18,8 @@ use crate::invariants::Farewells;
 use crate::measures::Measures;
 use crate::murmur::Murmurs;
 use crate::network::{Network, SHARED, ip_of, node_at, private_of};
-use crate::process::{Process, State};
+use crate::process::{Process, Site, State};
+use crate::voice::{Say, Voice, voice_at};
 
 /// Something that will happen.
 pub enum Due {
@@ -34,6 +35,8 @@ pub enum Due {
         source: Source,
         word: Verified<Word>,
     },
+    /// One that only authors words has one to say.
+    Voice(usize, Epoch, Say),
     Stall(usize),
     Resume(usize),
     /// A second is over: what was counted in it is put to the rest.
@@ -54,6 +57,12 @@ pub struct World {
     pub network: Network,
     pub murmurs: Murmurs,
     pub processes: Vec<Process>,
+    /// Members that author words and keep no table.
+    pub voices: Vec<Voice>,
+    /// What the island is among others.
+    pub site: Site,
+    /// Nodes that took something in since this was last looked at; where there is one island alone nobody looks.
+    pub touched: BTreeSet<usize>,
     wakes: BTreeSet<(Instant, usize)>,
     /// When, in which order, and where in `dues`.
     agenda: BinaryHeap<Reverse<(Instant, u64, usize)>>,
@@ -130,6 +139,9 @@ fn island_of(nodes: usize, seed: u64, scheme: Scheme) -> World {
         network: Network::new(scheme),
         murmurs: Murmurs::default(),
         processes: Vec::new(),
+        voices: Vec::new(),
+        site: Site::default(),
+        touched: BTreeSet::new(),
         wakes: BTreeSet::new(),
         agenda: BinaryHeap::new(),
         dues: Vec::new(),
@@ -158,23 +170,35 @@ fn island_of(nodes: usize, seed: u64, scheme: Scheme) -> World {
 impl World {
     pub fn run_for(&mut self, length: Duration) {
         let end = self.now + length;
-        loop {
-            let wake = self.wakes.first().map(|(at, _)| *at);
-            let due = self.agenda.peek().map(|Reverse((at, ..))| *at);
-            let Some(next) = [wake, due].into_iter().flatten().min().filter(|at| *at <= end) else { break };
-            self.now = self.now.max(next);
-            if due == Some(next) {
-                let Some(Reverse((_, _, place))) = self.agenda.pop() else { break };
-                self.free.push(place);
-                if let Some(due) = self.dues[place].take() {
-                    self.happen(due);
-                }
-            } else if let Some((_, node)) = self.wakes.pop_first() {
-                self.wake(node);
-            }
+        while self.next_at().is_some_and(|at| at <= end) {
+            self.step();
         }
         self.now = end;
         self.all_listen();
+    }
+
+    /// When the next thing happens.
+    pub fn next_at(&self) -> Option<Instant> {
+        let wake = self.wakes.first().map(|(at, _)| *at);
+        let due = self.agenda.peek().map(|Reverse((at, ..))| *at);
+        [wake, due].into_iter().flatten().min()
+    }
+
+    /// Lets it happen.
+    pub fn step(&mut self) {
+        let wake = self.wakes.first().map(|(at, _)| *at);
+        let due = self.agenda.peek().map(|Reverse((at, ..))| *at);
+        let Some(next) = [wake, due].into_iter().flatten().min() else { return };
+        self.now = self.now.max(next);
+        if due == Some(next) {
+            let Some(Reverse((_, _, place))) = self.agenda.pop() else { return };
+            self.free.push(place);
+            if let Some(due) = self.dues[place].take() {
+                self.happen(due);
+            }
+        } else if let Some((_, node)) = self.wakes.pop_first() {
+            self.wake(node);
+        }
     }
 
     /// Everybody who runs must list exactly those who run as alive, within this. Records may be older than others'.
@@ -268,7 +292,7 @@ impl World {
 
     pub fn start(&mut self, node: usize, key: u64, epoch: Epoch) {
         let seed = self.random.random();
-        let mut process = Process::start(node, key, epoch, seed, self.now, self.scheme);
+        let mut process = Process::start(node, key, epoch, seed, self.now, self.scheme, &self.site);
         process.heard = self.murmurs.end();
         self.by_id.insert(process.id, node);
         self.crashed_at.remove(&process.id).filter(|_| epoch > Epoch(1));
@@ -286,6 +310,14 @@ impl World {
         self.after_input(node);
     }
 
+    /// Something comes to a node that is no datagram.
+    pub fn input(&mut self, node: usize, now: Instant, input: impl FnOnce(&mut Membership)) {
+        self.now = self.now.max(now);
+        self.listen(node);
+        input(&mut self.processes[node].machine);
+        self.after_input(node);
+    }
+
     fn happen(&mut self, due: Due) {
         match due {
             Due::Start => {
@@ -298,6 +330,8 @@ impl World {
                     self.arrive(to as usize, source, &word);
                 }
             }
+            Due::Voice(voice, epoch, say) if self.voices[voice].epoch() == epoch => self.speak(voice, say),
+            Due::Voice(..) => {}
             Due::Stall(node) => {
                 if self.processes[node].state == State::Running {
                     let until = self.now + Duration::from_millis(self.random.random_range(200..1_500));
@@ -382,17 +416,23 @@ impl World {
             self.network.record(&mut self.random, &bytes);
             self.note_word(node, &bytes);
             match transmit.to {
-                Destination::Everyone | Destination::EveryoneBriefly => self.send_to_everyone(node, &bytes),
-                Destination::Unicast(to) | Destination::Probe(to) => {
-                    if let Some(other) = node_at(to.ip()) {
-                        self.send(node, other, to.port() == SHARED, &bytes);
-                    }
+                Destination::Everyone | Destination::EveryoneBriefly => {
+                    self.send_to_everyone(node, &bytes);
+                    self.voices_hear(node, &bytes);
                 }
+                Destination::Unicast(to) | Destination::Probe(to) => match node_at(to.ip()) {
+                    Some(other) if voice_at(other).is_some() => self.ask_voice(node, other, &bytes),
+                    Some(other) => self.send(node, other, to.port() == SHARED, &bytes),
+                    None => {}
+                },
             }
         }
         while self.processes[node].machine.poll_change().is_some() {}
         while let Some(event) = self.processes[node].machine.poll_event() {
-            let member = event.member().expect("there is one island here");
+            let Some(member) = event.member().filter(|member| !member.far) else {
+                self.processes[node].hear_beyond(event);
+                continue;
+            };
             self.measure(node, event.kind, member.id, member.stamp.epoch);
             self.note_event(node, &event);
             let process = &mut self.processes[node];
@@ -400,6 +440,9 @@ impl World {
         }
         while let Some(wish) = self.processes[node].machine.poll_fetch() {
             self.fetch(node, wish);
+        }
+        if self.site.island.is_some() {
+            self.touched.insert(node);
         }
         let process = &mut self.processes[node];
         assert_eq!(process.machine.stopped(), None, "nobody shares a key here");
@@ -438,7 +481,7 @@ impl World {
         }
     }
 
-    fn send(&mut self, from: usize, to: usize, shared: bool, bytes: &Bytes) {
+    pub fn send(&mut self, from: usize, to: usize, shared: bool, bytes: &Bytes) {
         let word = self.network.word(bytes);
         let source = source_of(from, shared);
         for after in self.network.arrivals(&mut self.random, self.now, from, to) {
@@ -468,13 +511,12 @@ impl World {
     fn fetch(&mut self, node: usize, wish: Fetch) {
         self.measures.fetches += 1;
         self.note(node, format_args!("wants the table of {}", self.number_of(&wish.from)));
-        let other = self
-            .by_id
-            .get(&wish.from)
-            .copied()
-            .filter(|other| wish.at.iter().any(|at| at.ip() == ip_of(*other)));
+        let is_there = |other: &usize| wish.at.iter().any(|at| at.ip() == ip_of(*other));
+        let other = self.by_id.get(&wish.from).copied().filter(is_there);
+        let other = other.or_else(|| self.stands_in_for(&wish.from, node));
         let cut = |a: usize, b: usize| self.network.is_cut(a, b) || self.network.is_cut(b, a);
-        let reached = other.filter(|other| !cut(node, *other) && self.processes[*other].id == wish.from);
+        let is_it = |other: usize| self.processes[other].id == wish.from || self.is_voice(&wish.from);
+        let reached = other.filter(|other| !cut(node, *other) && is_it(*other));
         let life = self.processes[node].started;
         let (after, table) = match reached.map(|other| (other, self.processes[other].state)) {
             Some((other, State::Running | State::Leaving)) => (FETCH_TAKES, Some(self.table_of(other))),
@@ -504,7 +546,8 @@ impl World {
         let healthy = |process: &Process| process.state == State::Running && !process.stood_still_lately(now);
         let runs = self.by_id.get(&id).is_some_and(|other| {
             let process = &self.processes[*other];
-            process.id == id && healthy(process)
+            // What is said of a life before is true: that one has ended.
+            process.id == id && process.epoch == epoch && healthy(process)
         });
         let exists = self
             .by_id
@@ -542,8 +585,10 @@ impl World {
         }
     }
 
-    fn living(&self) -> BTreeSet<MemberId> {
-        self.processes.iter().filter(|process| process.lives()).map(|process| process.id).collect()
+    /// All who are there now.
+    pub fn living(&self) -> BTreeSet<MemberId> {
+        let processes = self.processes.iter().filter(|process| process.lives()).map(|process| process.id);
+        processes.chain(self.voices.iter().filter(|voice| voice.lives()).map(Voice::id)).collect()
     }
 
     /// Whom somebody misses, or has too many.
@@ -568,7 +613,7 @@ impl World {
     }
 
     /// What two nodes do not agree on, if there is anything.
-    fn disagreement(&self) -> Option<String> {
+    pub fn disagreement(&self) -> Option<String> {
         let lives = self.processes.iter().filter(|process| process.lives());
         let digests: BTreeSet<u64> = lives.map(|process| process.machine.digest()).collect();
         let differ = || (digests.len() > 1).then(|| format!("{} different digests", digests.len()));
