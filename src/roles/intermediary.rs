@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use http::StatusCode;
 use isle_mesh::event::EventKind;
 use isle_mesh::island::Island;
-use isle_mesh::member::Load;
+use isle_mesh::member::{Load, Member};
 use isle_mesh::mesh::{Ended, Mesh};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
@@ -176,6 +176,18 @@ impl Shared {
         answer
     }
 
+    /// It waits until its connections are done: ours are, as far as we are concerned. So are those of this node to itself, or
+    /// it would wait for itself.
+    fn let_go(&self, member: &Member) {
+        self.upstreams.close(&member.http_addresses);
+        if member.far {
+            self.upstreams.close_far(member.id);
+        }
+        if member.far && member.has_role("bridge") {
+            self.upstreams.close_tunnels();
+        }
+    }
+
     /// Closes kept connections to members that stop or are gone, and drops what is old.
     async fn follow(&self) {
         let mut ticks = interval(SWEEP);
@@ -191,23 +203,20 @@ impl Shared {
                         }
                         let stops = matches!(event.kind, EventKind::Draining | EventKind::Down | EventKind::Left);
                         if stops {
-                            // It waits until its connections are done: ours are, as far as we are concerned.
-                            // So are those of this node to itself, or it would wait for itself.
-                            self.upstreams.close(&member.http_addresses);
-                            if member.far {
-                                self.upstreams.close_far(member.id);
-                            }
-                            if member.far && member.has_role("bridge") {
-                                self.upstreams.close_tunnels();
-                            }
+                            self.let_go(member);
                         }
                     }
                     Err(Ended::Lagged(_)) => {}
                     Err(Ended::Left(_)) => return,
                 },
                 _ = ticks.tick() => {
-                    self.upstreams.sweep();
                     let table = self.mesh.table();
+                    let all = table.all();
+                    // Who drains waits for connections that were opened since it said so, too.
+                    for member in all.iter().filter(|it| it.record.draining && !it.standing.is_gone()) {
+                        self.let_go(member);
+                    }
+                    self.upstreams.sweep();
                     self.endpoints.sweep(|id| table.get(id).is_some());
                     lock(&self.routes).sweep(|id| table.get(id).is_some());
                 }
