@@ -7,7 +7,10 @@ use crate::bridge::status::{LinkStatus, State};
 
 impl Hub {
     pub(super) fn status(&self) -> Status {
-        let keys: BTreeSet<_> = self.known.keys().chain(self.links.keys()).copied().collect();
+        // One that was taken away is only saying goodbye.
+        let is_new = |(_, live): &(&MemberId, &Live)| live.greeting.is_none();
+        let strangers = self.links.iter().filter(is_new).map(|(peer, _)| peer);
+        let keys: BTreeSet<_> = self.known.keys().chain(strangers).copied().collect();
         let links = keys.into_iter().map(|peer| self.link_status(peer)).collect();
         Status { links, refused: self.refused.iter().copied().collect() }
     }
