@@ -96,7 +96,9 @@ impl Membership {
             return;
         }
         if pulls.asked.contains(&id) {
-            pulls.again.insert(id, digest);
+            if pulls.again.len() < ASKED_MAX || pulls.again.contains_key(&id) {
+                pulls.again.insert(id, digest);
+            }
             return;
         }
         if pulls.asked.len() >= ASKED_MAX || !pulls.may_ask(now, &id, digest) {
@@ -113,7 +115,9 @@ impl Membership {
         let view =
             self.peers.get(&id).filter(|peer| !peer.standing.is_gone()).and_then(|peer| peer.view.clone());
         let there = view.filter(|view| view.has_role(BRIDGE) && !view.http_addresses.is_empty());
-        let differs = self.far_digest_of(&id).is_some_and(|digest| digest != self.abroad.far.digest());
+        let is_news =
+            |digest: u64| digest != self.abroad.far.digest() && !self.abroad.pulls.had.contains(&digest);
+        let differs = self.far_digest_of(&id).is_some_and(is_news);
         let Some(view) = there.filter(|_| differs && !self.leaving) else {
             self.abroad.pulls.asked.remove(&id);
             self.abroad.pulls.again.remove(&id);
@@ -156,8 +160,8 @@ impl Membership {
         if has_read && (cursors.len() < REMEMBERED_MAX || cursors.contains_key(&from)) {
             cursors.insert(from, (transfer.instance, transfer.through));
         }
-        if let Some(digest) = self.abroad.pulls.again.remove(&from) {
-            self.compare_far(now, from, digest);
+        for (id, digest) in std::mem::take(&mut self.abroad.pulls.again) {
+            self.compare_far(now, id, digest);
         }
     }
 
