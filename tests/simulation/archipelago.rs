@@ -48,13 +48,14 @@ pub struct Plan {
     members: usize,
     voices: usize,
     loss: f64,
+    crashes: bool,
     delay: (Duration, Duration),
 }
 
 /// Islands joined like this, of one bridge and two members each.
 pub fn archipelago(graph: Graph, seed: u64) -> Plan {
     let delay = (Duration::from_millis(5), Duration::from_millis(20));
-    Plan { graph, seed, bridges: 1, members: 2, voices: 0, loss: 0.02, delay }
+    Plan { graph, seed, bridges: 1, members: 2, voices: 0, loss: 0.02, crashes: true, delay }
 }
 
 impl Plan {
@@ -76,9 +77,15 @@ impl Plan {
         self
     }
 
+    /// Members come, go and change, but none is gone without a word.
+    pub fn without_crashes(mut self) -> Self {
+        self.crashes = false;
+        self
+    }
+
     /// Everybody starts within half a second.
     pub fn begins(self) -> Archipelago {
-        let Self { graph, seed, bridges, members, voices, loss, delay } = self;
+        let Self { graph, seed, bridges, members, voices, loss, crashes, delay } = self;
         let mut random = SmallRng::seed_from_u64(seed);
         let number = |island: usize| island as u64;
         let mut islands: Vec<World> = (0..graph.islands)
@@ -133,6 +140,7 @@ impl Plan {
             bridges: BTreeMap::new(),
             links,
             graph,
+            crashes,
             bridges_each: bridges,
             members_each: members,
             witnesses: islands.iter().map(|_| Vec::new()).collect(),
@@ -172,6 +180,8 @@ pub struct Archipelago {
     bridges: BTreeMap<Place, Bridge>,
     links: Vec<Link>,
     graph: Graph,
+    /// Whether anybody is gone without a word.
+    crashes: bool,
     bridges_each: usize,
     members_each: usize,
     witnesses: Vec<Vec<FarWitness>>,

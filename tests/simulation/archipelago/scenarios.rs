@@ -52,6 +52,15 @@ fn five_islands_joined_at_random_agree_after_churn_and_cuts() {
 #[test]
 fn islands_of_two_bridges_and_many_voices_agree_after_churn_and_cuts() {
     with_seeds("islands_of_two_bridges", |seed| {
+        let plan = archipelago(line(6), seed).bridges(2).voices(20).without_crashes();
+        troubles_and_peace(plan, 60, ms(100));
+    });
+}
+
+#[test]
+#[ignore = "many seeds are its use: cargo xtask sim --scenario crashes_on_islands_of_voices --seeds 20"]
+fn crashes_on_islands_of_voices() {
+    with_seeds("crashes_on_islands_of_voices", |seed| {
         let plan = archipelago(line(6), seed).bridges(2).voices(20);
         troubles_and_peace(plan, 60, ms(100));
     });

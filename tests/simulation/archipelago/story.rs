@@ -76,7 +76,7 @@ impl Archipelago {
             if left == 0 {
                 crashes_end.get_or_insert(self.now + FOUND_GONE);
             }
-            self.any_trouble(left > 0);
+            self.any_trouble(left > 0 && self.crashes);
             let pause = pause.mul_f64(self.random.random_range(0.0..1.0));
             self.run_for(pause);
         }
