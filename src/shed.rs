@@ -2,13 +2,17 @@
 //!
 //! Pure: time and randomness are given. Handing over happens once per request, and only to a member that told us lately
 //! that it has room; so no request passes more than two intermediaries, and nobody is buried under what others shed.
+//! Intermediaries of other islands come after those of our own. They do not tell us their load, but their island does.
 
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use isle_mesh::island::Island;
 use isle_mesh::member::{Load, Member, MemberId};
+use isle_mesh::reach::IslandLoad;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
@@ -90,6 +94,49 @@ impl Peers {
         (why == Why::Draining || load < share(ours) * CLEARLY_LESS).then_some(id)
     }
 
+    /// The intermediary of another island that should have a request when nobody of our own has room: of the cheapest
+    /// island that is clearly less busy than we are, one drawn at random. An island's load is that of all its members, so
+    /// what an intermediary there has told us lately counts besides, and so does what it still has of us.
+    pub fn far_peer<'a>(
+        &mut self,
+        now: Instant,
+        ours: Load,
+        members: impl IntoIterator<Item = &'a Member>,
+        islands: &BTreeMap<String, Arc<Island>>,
+        avoid: &[MemberId],
+    ) -> Option<MemberId> {
+        let mut there: BTreeMap<&str, Vec<&Member>> = BTreeMap::new();
+        for member in members.into_iter().filter(|member| is_far_peer(member)) {
+            there.entry(&member.record.island).or_default().push(member);
+        }
+        let mut ways: Vec<(Duration, &str, Vec<&Member>)> = there
+            .into_iter()
+            .filter_map(|(name, peers)| {
+                let island = islands.get(name).filter(|island| island.reachable)?;
+                let cost = island.ways.first()?.reach.cost;
+                let handed = peers.iter().filter_map(|peer| self.handed.get(&peer.id)).sum::<u32>();
+                let IslandLoad { in_flight, capacity, .. } = island.load;
+                let ratio = share(Load { in_flight: in_flight.saturating_add(handed), capacity });
+                (ratio < BUSY && ratio < share(ours) * CLEARLY_LESS).then_some((cost, name, peers))
+            })
+            .collect();
+        ways.sort_by_key(|(cost, name, _)| (*cost, *name));
+        ways.into_iter().find_map(|(_, _, mut peers)| {
+            peers.retain(|peer| !avoid.contains(&peer.id) && !self.is_known_busy(now, &peer.id));
+            let drawn = (!peers.is_empty()).then(|| self.rng.random_range(0..peers.len()))?;
+            Some(peers[drawn].id)
+        })
+    }
+
+    /// Whether a member that tells us its load with its answers alone has told lately that it has no room.
+    fn is_known_busy(&self, now: Instant, id: &MemberId) -> bool {
+        let handed = self.handed.get(id).copied().unwrap_or(0);
+        self.told.get(id).is_some_and(|(at, load)| {
+            let load = Load { in_flight: load.in_flight.saturating_add(handed), ..*load };
+            now.saturating_duration_since(*at) <= FRESH && share(load) >= BUSY
+        })
+    }
+
     /// How busy a peer is, with what we have sent it; `None` when it has no room, or has not told lately.
     fn room(&self, now: Instant, member: &Member) -> Option<f64> {
         let beacon = member.heard.map(|at| (at, member.load));
@@ -131,13 +178,19 @@ impl Peers {
     }
 }
 
-/// Another intermediary that may be asked.
+/// Another intermediary of our own island that may be asked.
 fn is_peer(member: &Member) -> bool {
     !member.is_self
+        && !member.far
         && member.has_role("intermediary")
         && member.is_choosable()
         && member.standing == isle_mesh::member::Standing::Alive
         && member.proven
+}
+
+/// One of another island that may be asked. It proves its key with every tunnel.
+fn is_far_peer(member: &Member) -> bool {
+    member.far && member.has_role("intermediary") && member.is_choosable()
 }
 
 #[cfg(test)]

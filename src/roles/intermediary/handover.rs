@@ -41,6 +41,9 @@ impl Shared {
         if let Some(permit) = self.admission.admit() {
             return Turn::Ours(permit);
         }
+        if first && let Some(answer) = self.hand_over_far(request, name, deadline).await {
+            return Turn::Answered(answer);
+        }
         match self.admission.queue().await {
             Some(permit) => Turn::Ours(permit),
             None => {
@@ -84,6 +87,32 @@ impl Shared {
         None
     }
 
+    /// The answer of an intermediary on another island, when all of our own are full and so are we; `None` if no island has
+    /// clearly more room, or whoever was asked did not answer.
+    async fn hand_over_far(&self, request: &Gated, name: &FigureName, deadline: Instant) -> Option<Answer> {
+        // A client cannot be pointed there, for nobody dials another island's addresses.
+        if self.config.shed != Shed::Forward {
+            return None;
+        }
+        let mut avoid = forward::passed(&request.headers);
+        let members = self.mesh.table().all();
+        // As on our own island.
+        for _ in 0..2 {
+            let islands = self.islands.borrow().clone();
+            let (now, ours) = (Instant::now(), self.admission.load());
+            let others = members.iter().map(|member| &**member);
+            let chosen = lock(&self.peers).far_peer(now, ours, others, &islands, &avoid)?;
+            let peer = self.mesh.table().get(&chosen)?;
+            let permit = self.admission.hand_over()?;
+            avoid.push(peer.id);
+            if let Some(answer) = self.ask_peer(request, name, deadline, &peer, permit).await {
+                metrics::counter!("isle_requests_shed_total", "action" => "forward", "reason" => Why::Full.as_str()).increment(1);
+                return Some(answer);
+            }
+        }
+        None
+    }
+
     async fn ask_peer(
         &self,
         request: &Gated,
@@ -111,6 +140,9 @@ impl Shared {
                 if reply.answer.status() == StatusCode::SERVICE_UNAVAILABLE
                     && is_about_room(&reply.answer) =>
             {
+                if let Some(load) = told(reply.answer.headers()) {
+                    lock(&self.peers).told(Instant::now(), peer.id, load);
+                }
                 None
             }
             Ok(reply) => {
