@@ -8,7 +8,8 @@
 //! This is the forwarding core. What it needs to know of a request is its method, its target and its fields; who is
 //! asked, and whether somebody else is asked after a failure, is decided by its callers.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::error::Error as _;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -24,13 +25,15 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1::{Builder, SendRequest};
 use hyper_util::rt::TokioIo;
 use isle_mesh::member::MemberId;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::broadcast;
 use tokio::time::{timeout, timeout_at};
 use tokio_util::task::TaskTracker;
 
 use crate::http::body::BodyError;
-use crate::upstream::place::Place;
+use crate::upstream::passage::{Early, Refused};
+use crate::upstream::place::{Passage, Place};
 
 pub mod passage;
 pub mod place;
@@ -39,7 +42,7 @@ pub mod place;
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 /// A kept connection is not used after this long: nodes keep theirs for 75 s, foreign services often for 5 s.
 const IDLE_MAX: Duration = Duration::from_secs(4);
-/// The same for tunnels: at their ends are nodes, and a new one costs two round trips between islands.
+/// The same for tunnels: at their ends are nodes, and a new one costs the member another proof.
 const IDLE_FAR_MAX: Duration = Duration::from_secs(60);
 /// Kept connections to one address; more are closed after use.
 const IDLE_PER_ADDRESS_MAX: usize = 64;
@@ -49,6 +52,8 @@ const CLOSED_REMEMBERED: Duration = Duration::from_secs(60);
 const HUNG_UP_MAX: usize = 64;
 /// After an answer's last byte its connection is free within this, or something is wrong with it.
 const FREE_WITHIN: Duration = Duration::from_secs(1);
+/// Ways remembered on which members have proved their keys; when full all are forgotten, which costs a round trip each.
+const PROVEN_MAX: usize = 65_536;
 /// A body that stands still this long is broken off.
 const BODY_PROGRESS: Duration = Duration::from_secs(15);
 
@@ -156,6 +161,8 @@ pub struct Upstreams {
     hung_up: broadcast::Sender<Place>,
     /// When connections to these addresses were last closed: what was begun before is not kept after.
     closed: Arc<Mutex<HashMap<Ended, Instant>>>,
+    /// On which ways members of other islands have proved their keys.
+    proven: Arc<Mutex<HashSet<Passage>>>,
     tasks: TaskTracker,
 }
 
@@ -182,7 +189,13 @@ impl Ended {
 impl Default for Upstreams {
     fn default() -> Self {
         let (hung_up, _) = broadcast::channel(HUNG_UP_MAX);
-        Self { idle: Arc::default(), hung_up, closed: Arc::default(), tasks: TaskTracker::new() }
+        Self {
+            idle: Arc::default(),
+            hung_up,
+            closed: Arc::default(),
+            proven: Arc::default(),
+            tasks: TaskTracker::new(),
+        }
     }
 }
 
@@ -215,13 +228,15 @@ impl Upstreams {
                 }
             }
             let mut sender = self.connect(at).await?;
-            let answer = sender
-                .send_request(ask.request(at))
-                .await
-                .map_err(|source| UpstreamError::Broken { at, source })?;
+            let answer = sender.send_request(ask.request(at)).await.map_err(|error| broken(at, error))?;
             Ok(Reply { answer, lease: self.lease(at, sender) })
         };
-        timeout_at(deadline.into(), exchange).await.unwrap_or(Err(UpstreamError::Deadline { at }))
+        let sent = timeout_at(deadline.into(), exchange).await;
+        let sent = sent.unwrap_or(Err(UpstreamError::Deadline { at }));
+        if let (Place::Far(passage), true) = (at, sent.is_err()) {
+            lock(&self.proven).remove(&passage);
+        }
+        sent
     }
 
     /// Sends `ask` and collects the whole answer, at most `max` bytes, until `deadline`.
@@ -275,6 +290,7 @@ impl Upstreams {
 
     /// The same for a member of another island, whichever way they lead.
     pub fn close_far(&self, member: MemberId) {
+        lock(&self.proven).retain(|passage| passage.member != member);
         self.end(vec![Ended::Member(member)]);
     }
 
@@ -315,10 +331,33 @@ impl Upstreams {
     }
 
     async fn connect(&self, at: Place) -> Result<Sender, UpstreamError> {
-        let stream = match at {
-            Place::Direct(address) => dial(at, address).await?,
-            Place::Far(passage) => passage::open(passage).await?,
-        };
+        match at {
+            Place::Direct(address) => self.speak(at, dial(at, address).await?).await,
+            Place::Far(passage) if lock(&self.proven).contains(&passage) => {
+                let stream = dial(at, passage.bridge).await?;
+                self.speak(at, Early::new(stream, passage)).await
+            }
+            Place::Far(passage) => {
+                let stream = passage::open(passage).await?;
+                self.note_proven(passage);
+                self.speak(at, stream).await
+            }
+        }
+    }
+
+    fn note_proven(&self, passage: Passage) {
+        let mut proven = lock(&self.proven);
+        if proven.len() >= PROVEN_MAX {
+            proven.clear();
+        }
+        proven.insert(passage);
+    }
+
+    /// HTTP on a new connection.
+    async fn speak<T>(&self, at: Place, stream: T) -> Result<Sender, UpstreamError>
+    where
+        T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
         let (sender, connection) = Builder::new()
             .max_buf_size(64 * 1024)
             .handshake(TokioIo::new(stream))
@@ -342,6 +381,15 @@ impl Upstreams {
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Place, Vec<Idle>>> {
         lock(&self.idle)
+    }
+}
+
+/// What the end of a connection means: of a tunnel that has not stood yet its bridge may have said why.
+fn broken(at: Place, source: hyper::Error) -> UpstreamError {
+    let io = source.source().and_then(|cause| cause.downcast_ref::<io::Error>());
+    match io.and_then(io::Error::get_ref).and_then(|cause| cause.downcast_ref::<Refused>()) {
+        Some(refused) => UpstreamError::NoPassage { at, why: refused.why.clone() },
+        None => UpstreamError::Broken { at, source },
     }
 }
 

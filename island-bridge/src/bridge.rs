@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use ed25519_dalek::SigningKey;
 use isle_mesh::member::MemberId;
 use isle_mesh::wire::MeshTag;
@@ -287,13 +288,14 @@ impl Bridge {
         self.ask(|reply| Command::Connection(key, reply)).await.flatten()
     }
 
-    /// Opens a tunnel along `open.hops`, of which the first is another island than ours. At most eleven seconds. Dropped
-    /// before it is done, what was opened is closed.
+    /// Opens a tunnel along `open.hops`, of which the first is another island than ours. `early` is what comes first in it,
+    /// a few KiB at most: it is sent along, and reaches the member once that has proved its key at the far bridge. At most
+    /// eleven seconds. Dropped before it is done, what was opened is closed.
     ///
     /// # Errors
     /// Why it does not stand.
-    pub async fn tunnel(&self, open: Open) -> Result<Dialled, TunnelFailure> {
-        self.lines.open(open).await
+    pub async fn tunnel(&self, open: Open, early: Bytes) -> Result<Dialled, TunnelFailure> {
+        self.lines.open(open, early).await
     }
 
     /// Opens and takes on no more tunnels, and waits until those that others have through us are over, at most so long.

@@ -39,8 +39,9 @@ const STREAM_WINDOW: u32 = 8 << 20;
 /// What may have come on all streams of a connection and not been read: so much memory a linked node can take. Above
 /// three streams' windows, so that a link's streams cannot hold each other up, however long one is not read.
 const CONNECTION_WINDOW: u32 = 32 << 20;
-/// The same for all tunnels of a link. Sixteen that nobody reads fill it, and then hold up the others.
-const TUNNELS_WINDOW: u32 = 128 << 20;
+/// The same for all tunnels of a link whose readers keep up: 4 Gbit/s over 64 ms. Each reader that is behind adds a stream's
+/// window, see [`Connection::make_room`].
+const TUNNELS_WINDOW: u32 = 32 << 20;
 /// The same before the other side's key is known to be welcome: a hello and a batch.
 const STRANGER_WINDOW: u32 = 512 << 10;
 /// What may be sent and not acknowledged.
@@ -363,6 +364,14 @@ impl Connection {
             Purpose::Tunnels => TUNNELS_WINDOW,
         }));
         self.quic.set_max_concurrent_bi_streams(VarInt::from(bidirectional_max));
+    }
+
+    /// Makes the window larger by what so many streams can have on their way: they are not read, and hold that much. With
+    /// none it is that of [`welcome`](Self::welcome) again, once what has come is read.
+    pub(crate) fn make_room(&self, streams: usize) {
+        let streams = u32::try_from(streams).unwrap_or(u32::MAX);
+        let window = TUNNELS_WINDOW.saturating_add(streams.saturating_mul(STREAM_WINDOW));
+        self.quic.set_receive_window(VarInt::from(window));
     }
 
     /// Closes it at once. What was written and has not arrived is lost.

@@ -7,6 +7,7 @@
 //!
 //! | module | is |
 //! |---|---|
+//! | `backlog` | readers that do not keep up |
 //! | `lines` | which connections there are, and who may use them |
 //! | `serve` | what the other side asks for |
 //! | `stream` | the two halves of a QUIC stream as one, counted |
@@ -27,11 +28,13 @@ use crate::endpoint::Connection;
 use crate::frame::Decoder;
 use crate::frame::tunnel::{self, Opened, TunnelFailure, TunnelFrame};
 
+mod backlog;
 mod lines;
 mod serve;
 mod stream;
 
 pub use crate::frame::tunnel::{Hop, Open};
+use backlog::{Backlog, LOOK};
 pub(crate) use lines::Lines;
 pub(crate) use serve::serve;
 pub use stream::TunnelCounters;
@@ -43,7 +46,8 @@ pub const TUNNELS_MAX: u32 = 4096;
 const OPEN_MAX: Duration = Duration::from_secs(10);
 /// So long is waited for a stream when the other side allows no more of them.
 const STREAM_WAIT: Duration = Duration::from_secs(1);
-/// What is taken at once of a tunnel that is not open yet.
+/// What is taken at once of a tunnel that is not open yet: of what is sent along with the wish for it, no more is in our
+/// hands before it stands.
 const PIECE_BYTES: usize = 4096;
 
 /// A future that owns what it needs.
@@ -64,8 +68,10 @@ pub trait Dial: Send + Sync + 'static {
         nonce: [u8; 16],
     ) -> BoxFuture<Result<Dialled, TunnelFailure>>;
 
-    /// Has another bridge of our own island, which has a link to the next, take the tunnel on.
-    fn bridge(&self, bridge: MemberId, open: Open) -> BoxFuture<Result<Dialled, TunnelFailure>>;
+    /// Has another bridge of our own island, which has a link to the next, take the tunnel on. `early` is what comes first
+    /// in it, and is sent along: it is not to be sent again by whoever gets the tunnel.
+    fn bridge(&self, bridge: MemberId, open: Open, early: Bytes)
+    -> BoxFuture<Result<Dialled, TunnelFailure>>;
 }
 
 /// A tunnel that stands.
@@ -82,21 +88,30 @@ impl std::fmt::Debug for Dialled {
     }
 }
 
-/// Asks the other side of `connection` for a tunnel. Dropped before it is done, the stream is reset.
-async fn ask(connection: &Connection, open: Open, counts: &Counts) -> Result<Dialled, TunnelFailure> {
-    let opening = timeout(STREAM_WAIT, connection.quic().open_bi()).await;
-    let (send, recv) = opening.map_err(|_| TunnelFailure::Busy)?.map_err(|_| TunnelFailure::NoRoute)?;
-    let mut halves = Halves { send, recv, is_over: false };
+/// Asks the other side of `carrier` for a tunnel, and sends `early` right behind: whoever dials the member passes
+/// nothing on before that has proved its key. Dropped before it is done, the stream is reset.
+async fn ask(
+    carrier: &Carrier,
+    open: Open,
+    early: &Bytes,
+    counts: &Counts,
+) -> Result<Dialled, TunnelFailure> {
+    let opening = timeout(STREAM_WAIT, carrier.connection.quic().open_bi()).await;
+    let (send, mut recv) = opening.map_err(|_| TunnelFailure::Busy)?.map_err(|_| TunnelFailure::NoRoute)?;
+    let mut sending = Sending::new(send);
     let mut bytes = Vec::new();
     tunnel::encode(&TunnelFrame::Open(open), &mut bytes);
+    // In one piece, so that they come in one.
+    bytes.extend_from_slice(early);
     let answer = async {
-        halves.send.write_all(&bytes).await.map_err(|_| TunnelFailure::NoRoute)?;
-        first_frame(&mut halves.recv).await.ok_or(TunnelFailure::NoRoute)
+        sending.send.write_all(&bytes).await.map_err(|_| TunnelFailure::NoRoute)?;
+        first_frame(&mut recv).await.ok_or(TunnelFailure::NoRoute)
     };
     let (frame, rest) = timeout(OPEN_MAX, answer).await.map_err(|_| TunnelFailure::Timeout)??;
     match frame {
         TunnelFrame::Opened(opened) => {
-            let io = TunnelStream::new(halves, rest, counts);
+            counts.sent(early.len());
+            let io = TunnelStream::new(sending, carrier.backlog.add(recv), rest, counts);
             Ok(Dialled { io: Box::new(io), opened })
         }
         TunnelFrame::Failed(failure) => Err(failure),
@@ -117,17 +132,29 @@ async fn first_frame(recv: &mut RecvStream) -> Option<(TunnelFrame, Bytes)> {
     }
 }
 
-/// Both halves of a stream. Unless it has come to an orderly end the other side learns that it broke.
-struct Halves {
+/// A connection that tunnels go over.
+#[derive(Clone)]
+pub(crate) struct Carrier {
+    connection: Connection,
+    backlog: Backlog,
+}
+
+/// The half of a stream that we write. Unless the stream has come to an orderly end the other side learns that it broke.
+struct Sending {
     send: SendStream,
-    recv: RecvStream,
     is_over: bool,
 }
 
 /// Why a stream is reset; the same in all cases, for nobody acts on it.
 const BROKEN: u32 = 1;
 
-impl Drop for Halves {
+impl Sending {
+    fn new(send: SendStream) -> Self {
+        Self { send, is_over: false }
+    }
+}
+
+impl Drop for Sending {
     fn drop(&mut self) {
         if !self.is_over {
             // Fails only for a stream that is over already.

@@ -6,6 +6,7 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use http::HeaderMap;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -41,6 +42,8 @@ pub trait App: Send + Sync + 'static {
 pub struct Opened {
     /// Its other end.
     pub far: Box<dyn Duplex>,
+    /// What of [`Connect::early`] has not been sent yet.
+    pub unsent: Bytes,
     /// What the answer says besides.
     pub headers: HeaderMap,
 }

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use http::{HeaderMap, Method};
 
 /// A request as the node's parts see it. Has no body: all that we serve is read with GET and HEAD,
@@ -31,6 +32,10 @@ pub struct Gated {
     pub deadline: Option<Duration>,
 }
 
+/// Most that is sent along with the wish for a tunnel, before it stands: a request's head fits. Each bridge on the way holds
+/// so much of a tunnel that may never be.
+pub const EARLY_BYTES_MAX: usize = 4096;
+
 /// A wish for a tunnel that has passed the gate.
 #[derive(Clone, Debug)]
 pub struct Connect {
@@ -42,6 +47,8 @@ pub struct Connect {
     pub nonce: Option<[u8; 16]>,
     /// `Isle-Path`: the islands still to be passed, if the asker has chosen them. At most a header's worth, unchecked.
     pub islands: Vec<String>,
+    /// What came right behind: the beginning of what is to go through the tunnel. At most [`EARLY_BYTES_MAX`].
+    pub early: Bytes,
     /// The client's address, IPv4-mapped ones as IPv4.
     pub peer: SocketAddr,
     /// When its head was complete.

@@ -77,6 +77,12 @@ impl From<SocketAddr> for Place {
     }
 }
 
+impl From<Passage> for Place {
+    fn from(passage: Passage) -> Self {
+        Self::Far(passage)
+    }
+}
+
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -6,12 +6,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use isle_mesh::member::MemberId;
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tracing::debug;
 
-use super::{Counts, Dial, Dialled, Open, TunnelCounters, TunnelFailure, ask};
+use super::{Backlog, Carrier, Counts, Dial, Dialled, Open, TunnelCounters, TunnelFailure, ask};
 use crate::endpoint::{Closing, Connection};
 
 /// A connection that is being made is waited for so long.
@@ -40,7 +41,7 @@ struct State {
     /// Links that are up, by peer.
     lines: BTreeMap<MemberId, Line>,
     /// Connections for tunnels, by peer; they may come before their link is up here.
-    carriers: BTreeMap<MemberId, Connection>,
+    carriers: BTreeMap<MemberId, Carrier>,
     counts: BTreeMap<MemberId, Counts>,
     /// Islands that another bridge of ours has a link to.
     others: BTreeMap<String, MemberId>,
@@ -63,7 +64,7 @@ impl Drop for Carried {
 
 /// Where a tunnel goes on.
 enum Onward {
-    Line(Connection, Counts),
+    Line(Carrier, Counts),
     Bridge(MemberId),
     /// There is a link, but no connection yet.
     Soon,
@@ -95,20 +96,22 @@ impl Lines {
             state.carriers.remove(&peer)
         });
         if let Some(carrier) = carrier {
-            carrier.close(Closing::Ended);
+            carrier.connection.close(Closing::Ended);
         }
     }
 
     /// A connection for tunnels to or from a peer that has a link. In place of the one before, whose tunnels go on.
-    pub(crate) fn carry(&self, connection: Connection) {
-        self.change(|state| state.carriers.insert(connection.peer(), connection));
+    pub(crate) fn carry(&self, connection: Connection) -> Carrier {
+        let carrier = Carrier { connection, backlog: Backlog::default() };
+        self.change(|state| state.carriers.insert(carrier.connection.peer(), carrier.clone()));
+        carrier
     }
 
     /// That connection is gone.
     pub(super) fn gone(&self, connection: &Connection) {
         self.change(|state| {
             let peer = connection.peer();
-            let is_it = |kept: &Connection| kept.quic().stable_id() == connection.quic().stable_id();
+            let is_it = |kept: &Carrier| kept.connection.quic().stable_id() == connection.quic().stable_id();
             if state.carriers.get(&peer).is_some_and(is_it) {
                 state.carriers.remove(&peer);
             }
@@ -139,26 +142,26 @@ impl Lines {
         }
     }
 
-    /// Opens a tunnel whose first hop is another island than ours.
-    pub(crate) async fn open(&self, open: Open) -> Result<Dialled, TunnelFailure> {
+    /// Opens a tunnel whose first hop is another island than ours; `early` is what comes first in it.
+    pub(crate) async fn open(&self, open: Open, early: Bytes) -> Result<Dialled, TunnelFailure> {
         let deadline = tokio::time::Instant::now() + CARRIER_WAIT;
         let mut versions = self.inner.version.subscribe();
         let mut busy = BTreeSet::new();
         loop {
             match self.onward(&open, &busy)? {
-                Onward::Line(connection, counts) => {
-                    let dialled = ask(&connection, open.clone(), &counts).await;
+                Onward::Line(carrier, counts) => {
+                    let dialled = ask(&carrier, open.clone(), &early, &counts).await;
                     match dialled.inspect_err(|_| counts.failed()) {
                         // It stops, perhaps: another bridge of that island may have room.
                         Err(TunnelFailure::Busy) => {
-                            busy.insert(connection.peer());
+                            busy.insert(carrier.connection.peer());
                         }
                         dialled => return dialled,
                     }
                 }
                 Onward::Bridge(bridge) => {
                     let dialler = self.inner.dialler.as_ref().ok_or(TunnelFailure::NoRoute)?;
-                    return dialler.bridge(bridge, open).await;
+                    return dialler.bridge(bridge, open, early).await;
                 }
                 Onward::Soon => {
                     let changed = tokio::time::timeout_at(deadline, versions.changed()).await;
@@ -170,8 +173,13 @@ impl Lines {
         }
     }
 
-    /// Takes on a tunnel that has come over a link.
-    pub(super) async fn take_on(&self, mut open: Open) -> Result<Dialled, TunnelFailure> {
+    /// Takes on a tunnel that has come over a link, and `early` with it. Gives back what of that is still to be sent: all
+    /// where we dial the member ourselves, nothing where the tunnel goes on.
+    pub(super) async fn take_on(
+        &self,
+        mut open: Open,
+        early: Bytes,
+    ) -> Result<(Dialled, Bytes), TunnelFailure> {
         let first = open.hops.first().ok_or(TunnelFailure::NoRoute)?;
         let is_for_us =
             first.island == self.lock().island && first.bridge.is_none_or(|id| id == self.inner.id);
@@ -180,10 +188,10 @@ impl Lines {
         }
         open.hops.remove(0);
         if !open.hops.is_empty() {
-            return self.open(open).await;
+            return Ok((self.open(open, early).await?, Bytes::new()));
         }
         let dialler = self.inner.dialler.as_ref().ok_or(TunnelFailure::Forbidden)?;
-        dialler.member(open.target, open.port, open.nonce).await
+        Ok((dialler.member(open.target, open.port, open.nonce).await?, early))
     }
 
     /// Counts a tunnel that has come in; `None` when no more are taken.
@@ -213,9 +221,9 @@ impl Lines {
             lines.partition(|(peer, _)| state.carriers.contains_key(*peer));
         let cheapest = ready.into_iter().min_by_key(|(_, line)| line.cost).map(|(peer, _)| *peer);
         if let Some(peer) = cheapest
-            && let Some(connection) = state.carriers.get(&peer).cloned()
+            && let Some(carrier) = state.carriers.get(&peer).cloned()
         {
-            return Ok(Onward::Line(connection, state.counts.entry(peer).or_default().clone()));
+            return Ok(Onward::Line(carrier, state.counts.entry(peer).or_default().clone()));
         }
         if !waiting.is_empty() {
             return Ok(Onward::Soon);

@@ -9,7 +9,8 @@ use std::task::{Context, Poll};
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::Halves;
+use super::Sending;
+use super::backlog::Inbound;
 
 /// What the tunnels over one link have carried.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -44,6 +45,16 @@ impl Counts {
         self.0.failed.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Bytes went out with the wish for a tunnel.
+    pub(super) fn sent(&self, length: usize) {
+        self.0.sent.fetch_add(length as u64, Ordering::Relaxed);
+    }
+
+    /// Bytes came with the wish for a tunnel, and went on with it.
+    pub(super) fn received(&self, length: usize) {
+        self.0.received.fetch_add(length as u64, Ordering::Relaxed);
+    }
+
     pub(crate) fn read(&self) -> TunnelCounters {
         let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
         let (ended, opened) = (read(&self.0.ended), read(&self.0.opened));
@@ -59,7 +70,8 @@ impl Counts {
 
 /// An open tunnel's stream on one link.
 pub(super) struct TunnelStream {
-    halves: Halves,
+    sending: Sending,
+    inbound: Arc<Inbound>,
     /// Came with the frame before.
     rest: Bytes,
     /// Our half is finished.
@@ -70,13 +82,13 @@ pub(super) struct TunnelStream {
 }
 
 impl TunnelStream {
-    pub(super) fn new(halves: Halves, rest: Bytes, counts: &Counts) -> Self {
+    pub(super) fn new(sending: Sending, inbound: Arc<Inbound>, rest: Bytes, counts: &Counts) -> Self {
         counts.0.opened.fetch_add(1, Ordering::Relaxed);
-        Self { halves, rest, is_shut: false, is_read: false, counts: counts.clone() }
+        Self { sending, inbound, rest, is_shut: false, is_read: false, counts: counts.clone() }
     }
 
     fn note_end(&mut self) {
-        self.halves.is_over = self.is_shut && self.is_read;
+        self.sending.is_over = self.is_shut && self.is_read;
     }
 
     fn read(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
@@ -86,7 +98,7 @@ impl TunnelStream {
             self.rest.advance(length);
             return Poll::Ready(Ok(()));
         }
-        AsyncRead::poll_read(Pin::new(&mut self.halves.recv), context, buffer)
+        self.inbound.poll_read(context, buffer)
     }
 }
 
@@ -100,7 +112,7 @@ impl AsyncRead for TunnelStream {
         let read = self.read(context, buffer);
         if let Poll::Ready(Ok(())) = read {
             let length = buffer.filled().len() - before;
-            self.counts.0.received.fetch_add(length as u64, Ordering::Relaxed);
+            self.counts.received(length);
             if length == 0 && room > 0 {
                 self.is_read = true;
                 self.note_end();
@@ -116,19 +128,19 @@ impl AsyncWrite for TunnelStream {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let written = AsyncWrite::poll_write(Pin::new(&mut self.halves.send), context, bytes);
+        let written = AsyncWrite::poll_write(Pin::new(&mut self.sending.send), context, bytes);
         if let Poll::Ready(Ok(length)) = written {
-            self.counts.0.sent.fetch_add(length as u64, Ordering::Relaxed);
+            self.counts.sent(length);
         }
         written
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        AsyncWrite::poll_flush(Pin::new(&mut self.halves.send), context)
+        AsyncWrite::poll_flush(Pin::new(&mut self.sending.send), context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let shut = AsyncWrite::poll_shutdown(Pin::new(&mut self.halves.send), context);
+        let shut = AsyncWrite::poll_shutdown(Pin::new(&mut self.sending.send), context);
         if let Poll::Ready(Ok(())) = shut {
             self.is_shut = true;
             self.note_end();

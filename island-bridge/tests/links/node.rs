@@ -9,8 +9,10 @@ use bytes::Bytes;
 use ed25519_dalek::SigningKey;
 use island_bridge::bridge::{self, Bridge, Config, Event, LinkStatus, Target};
 use island_bridge::endpoint::Settings;
+use island_bridge::frame::tunnel::TunnelFailure;
 use island_bridge::journal::{Change, What};
 use island_bridge::routes::Choice;
+use island_bridge::tunnel::{Dialled, Open};
 use isle_mesh::member::MemberId;
 use isle_mesh::wire::MeshTag;
 use tokio::sync::{broadcast, watch};
@@ -98,6 +100,11 @@ impl Node {
     }
 
     /// Its own island says something.
+    /// Opens a tunnel into which nothing was said yet.
+    pub(crate) async fn tunnel(&self, open: Open) -> Result<Dialled, TunnelFailure> {
+        self.bridge.tunnel(open, Bytes::new()).await
+    }
+
     pub(crate) fn say(&self, number: u32, is_urgent: bool) {
         let word = word(number);
         assert!(self.table.learn(&word));

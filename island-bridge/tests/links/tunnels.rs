@@ -64,9 +64,14 @@ impl Dial for Island {
         })
     }
 
-    fn bridge(&self, bridge: MemberId, open: Open) -> BoxFuture<Result<Dialled, TunnelFailure>> {
+    fn bridge(
+        &self,
+        bridge: MemberId,
+        open: Open,
+        early: Bytes,
+    ) -> BoxFuture<Result<Dialled, TunnelFailure>> {
         let other = self.others.get(&bridge).cloned();
-        Box::pin(async move { other.ok_or(TunnelFailure::NoRoute)?.tunnel(open).await })
+        Box::pin(async move { other.ok_or(TunnelFailure::NoRoute)?.tunnel(open, early).await })
     }
 }
 
@@ -121,7 +126,7 @@ async fn ends_as_it_should(mut tunnel: Dialled) {
 async fn a_tunnel_closes_one_half_at_a_time() {
     let (north, south, _) = pair().await;
     for _ in 0..10 {
-        ends_as_it_should(north.bridge.tunnel(open(&["south"], ECHO)).await.unwrap()).await;
+        ends_as_it_should(north.tunnel(open(&["south"], ECHO)).await.unwrap()).await;
     }
     let (there, here) = (south.shows(1, |_| true).await.tunnels, north.shows(2, |_| true).await.tunnels);
     assert_eq!((here.opened, here.failed, there.opened), (10, 0, 10));
@@ -135,7 +140,7 @@ async fn whoever_was_called_opens_tunnels_the_other_way() {
     let mut south = Node::start(2, config("south", &[1]));
     north.bridge.link(target(2, south.addr())).await;
     south.sees_up(1).await;
-    ends_as_it_should(south.bridge.tunnel(open(&["north"], ECHO)).await.unwrap()).await;
+    ends_as_it_should(south.tunnel(open(&["north"], ECHO)).await.unwrap()).await;
 }
 
 /// North - south - east in a line; the member is in the east.
@@ -155,31 +160,31 @@ async fn line() -> (Node, Node, Node) {
 #[tokio::test]
 async fn a_tunnel_passes_the_islands_that_it_names_and_no_others() {
     let (north, south, _east) = line().await;
-    ends_as_it_should(north.bridge.tunnel(open(&["south", "east"], ECHO)).await.unwrap()).await;
-    ends_as_it_should(south.bridge.tunnel(open(&["east"], ECHO)).await.unwrap()).await;
+    ends_as_it_should(north.tunnel(open(&["south", "east"], ECHO)).await.unwrap()).await;
+    ends_as_it_should(south.tunnel(open(&["east"], ECHO)).await.unwrap()).await;
     for (way, why) in [
         (&["east"][..], TunnelFailure::NoRoute),
         (&["south", "west"], TunnelFailure::NoRoute),
         (&["south"], TunnelFailure::Forbidden),
         (&[], TunnelFailure::NoRoute),
     ] {
-        assert_eq!(north.bridge.tunnel(open(way, ECHO)).await.unwrap_err(), why, "{way:?}");
+        assert_eq!(north.tunnel(open(way, ECHO)).await.unwrap_err(), why, "{way:?}");
     }
     let elsewhere =
         Open { hops: vec![Hop { island: "south".to_owned(), bridge: Some(id(7)) }], ..open(&[], ECHO) };
-    assert_eq!(north.bridge.tunnel(elsewhere).await.unwrap_err(), TunnelFailure::NoRoute);
+    assert_eq!(north.tunnel(elsewhere).await.unwrap_err(), TunnelFailure::NoRoute);
 }
 
 #[tokio::test]
 async fn what_keeps_a_tunnel_from_standing_is_said() {
     let (north, _south, island) = pair().await;
-    let refused = north.bridge.tunnel(open(&["south"], REFUSES)).await.unwrap_err();
+    let refused = north.tunnel(open(&["south"], REFUSES)).await.unwrap_err();
     assert_eq!(refused, TunnelFailure::ConnectionRefused);
     let unknown = Open { target: MemberId([1; 32]), ..open(&["south"], ECHO) };
-    assert_eq!(north.bridge.tunnel(unknown).await.unwrap_err(), TunnelFailure::Forbidden);
-    assert_eq!(north.bridge.tunnel(open(&["south"], 9)).await.unwrap_err(), TunnelFailure::NotProven);
+    assert_eq!(north.tunnel(unknown).await.unwrap_err(), TunnelFailure::Forbidden);
+    assert_eq!(north.tunnel(open(&["south"], 9)).await.unwrap_err(), TunnelFailure::NotProven);
     // Given up on, it is given up on there, too.
-    let waiting = timeout(Duration::from_millis(200), north.bridge.tunnel(open(&["south"], MUTE))).await;
+    let waiting = timeout(Duration::from_millis(200), north.tunnel(open(&["south"], MUTE))).await;
     assert!(waiting.is_err());
     assert_eq!(island.dialled.load(Ordering::SeqCst), 4);
     assert_eq!(north.shows(2, |_| true).await.tunnels.failed, 3);
@@ -190,7 +195,7 @@ async fn whoever_reads_nothing_holds_up_its_own_tunnel_alone() {
     let (north, south, _) = pair().await;
     let mut stuck = Vec::new();
     for _ in 0..6 {
-        let mut tunnel = north.bridge.tunnel(open(&["south"], READS_NOTHING)).await.unwrap();
+        let mut tunnel = north.tunnel(open(&["south"], READS_NOTHING)).await.unwrap();
         let piece = vec![0; 1 << 20];
         let mut written = 0;
         while timeout(Duration::from_millis(300), tunnel.io.write_all(&piece)).await.is_ok() {
@@ -207,10 +212,49 @@ async fn whoever_reads_nothing_holds_up_its_own_tunnel_alone() {
     south.hears(100).await;
 }
 
+#[tokio::test]
+async fn what_is_sent_along_comes_first_and_once() {
+    let (north, south, _east) = line().await;
+    let way = open(&["south", "east"], ECHO);
+    let mut tunnel = north.bridge.tunnel(way, Bytes::from_static(b"early ")).await.unwrap();
+    tunnel.io.write_all(b"and late").await.unwrap();
+    tunnel.io.shutdown().await.unwrap();
+    let mut all = String::new();
+    timeout(PATIENCE, tunnel.io.read_to_string(&mut all)).await.unwrap().unwrap();
+    assert_eq!(all, "early and late");
+    let here = north.shows(2, |_| true).await.tunnels;
+    let (from, to) = (south.shows(1, |_| true).await.tunnels, south.shows(3, |_| true).await.tunnels);
+    assert_eq!((here.bytes_sent, from.bytes_received, to.bytes_sent), (14, 14, 14));
+}
+
+/// Reads a little and then no more, while the member has more to say than the windows take.
+async fn stuck(north: &Node) -> Dialled {
+    let mut tunnel = north.tunnel(open(&["south"], SAYS_MUCH)).await.unwrap();
+    tunnel.io.read_u8().await.unwrap();
+    tunnel
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_that_are_not_read_do_not_hold_up_the_others() {
+    let (north, south, _) = pair().await;
+    let mut unread = Vec::new();
+    for _ in 0..20 {
+        // Each asks for its first byte beside all that hold what they have got.
+        unread.push(timeout(PATIENCE, stuck(&north)).await.unwrap());
+    }
+    for _ in 0..10 {
+        let echo = north.tunnel(open(&["south"], ECHO)).await.unwrap();
+        timeout(PATIENCE, ends_as_it_should(echo)).await.unwrap();
+    }
+    // As many as may be behind stay whole, the others are cut.
+    let left = timeout(PATIENCE, south.shows(1, |link| link.tunnels.open == 12)).await;
+    assert!(left.is_ok(), "{:?}", south.shows(1, |_| true).await.tunnels);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn much_comes_through_a_tunnel() {
     let (north, _south, _) = pair().await;
-    let mut tunnel = north.bridge.tunnel(open(&["south"], SAYS_MUCH)).await.unwrap();
+    let mut tunnel = north.tunnel(open(&["south"], SAYS_MUCH)).await.unwrap();
     let (began, mut buffer, mut read) = (Instant::now(), vec![0; 256 << 10], 0);
     loop {
         match tunnel.io.read(&mut buffer).await.unwrap() {
@@ -225,23 +269,23 @@ async fn much_comes_through_a_tunnel() {
 #[tokio::test]
 async fn a_tunnel_breaks_with_its_link() {
     let (mut north, south, _) = pair().await;
-    let mut tunnel = north.bridge.tunnel(open(&["south"], READS_NOTHING)).await.unwrap();
+    let mut tunnel = north.tunnel(open(&["south"], READS_NOTHING)).await.unwrap();
     south.kill().await;
     let read = timeout(PATIENCE, tunnel.io.read_u8()).await.unwrap();
     assert!(read.is_err());
     north.sees_down(2).await;
-    let refused = timeout(PATIENCE, north.bridge.tunnel(open(&["south"], ECHO))).await.unwrap();
+    let refused = timeout(PATIENCE, north.tunnel(open(&["south"], ECHO))).await.unwrap();
     assert_eq!(refused.unwrap_err(), TunnelFailure::NoRoute);
 }
 
 #[tokio::test]
 async fn a_bridge_that_leaves_waits_for_the_tunnels_that_it_carries() {
     let (north, south, _) = pair().await;
-    let mut tunnel = north.bridge.tunnel(open(&["south"], ECHO)).await.unwrap();
+    let mut tunnel = north.tunnel(open(&["south"], ECHO)).await.unwrap();
     let began = Instant::now();
     south.bridge.drain_tunnels(Duration::from_millis(100)).await;
     assert!(began.elapsed() >= Duration::from_millis(100));
-    assert_eq!(north.bridge.tunnel(open(&["south"], ECHO)).await.unwrap_err(), TunnelFailure::Busy);
+    assert_eq!(north.tunnel(open(&["south"], ECHO)).await.unwrap_err(), TunnelFailure::Busy);
     tunnel.io.write_all(b"last words").await.unwrap();
     tunnel.io.shutdown().await.unwrap();
     let mut all = Vec::new();
@@ -288,7 +332,7 @@ async fn what_is_no_wish_for_a_tunnel_ends_its_stream_alone() {
     drop(connection);
     let again = async {
         loop {
-            if let Ok(tunnel) = north.bridge.tunnel(open(&["south"], ECHO)).await {
+            if let Ok(tunnel) = north.tunnel(open(&["south"], ECHO)).await {
                 return tunnel;
             }
         }

@@ -13,6 +13,7 @@ use crate::http::gate::Refusal;
 use crate::http::gate::head::Head;
 use crate::http::meter::RouteLabel;
 use crate::http::problem::Problem;
+use crate::http::request::EARLY_BYTES_MAX;
 
 /// What is under way inside us in each direction; the rest waits in the kernel's buffers, and at the sender.
 const COPY_BYTES: usize = 64 * 1024;
@@ -20,9 +21,9 @@ const COPY_BYTES: usize = 64 * 1024;
 impl<A: App> Connection<A> {
     /// Has the tunnel opened and carries it to its end: until both sides have said all, or one breaks.
     pub(super) async fn tunnel(&mut self, head: Head, arrived: Instant) -> After {
-        let close = !head.keep_alive;
         let in_flight = self.line.request();
-        let opened = self.door.app.connect(head.into_connect(self.peer, arrived)).await;
+        let early = self.inbox.split_to(self.inbox.len().min(EARLY_BYTES_MAX)).freeze();
+        let opened = self.door.app.connect(head.into_connect(early, self.peer, arrived)).await;
         let refusal = match opened {
             Some(Ok(opened)) => {
                 // It cannot be told to close: whoever asked for it hears that we stop.
@@ -34,15 +35,20 @@ impl<A: App> Connection<A> {
             Some(Err(answer)) => answer,
             None => Problem::from(Refusal::MethodNotAllowed).into_answer(),
         };
-        let told = Told { route: RouteLabel::Tunnel, method: Method::GET, old: false, close };
-        self.write(told, arrived, in_flight, async move { refusal }).await
+        // What came behind, and may still come, was meant for somebody else: it is never taken for a request to us.
+        let told = Told { route: RouteLabel::Tunnel, method: Method::GET, old: false, close: true };
+        match self.write(told, arrived, in_flight, async move { refusal }).await {
+            After::Close => After::Linger,
+            after => after,
+        }
     }
 
     async fn carry(&mut self, opened: Opened) -> After {
-        let Opened { mut far, headers } = opened;
+        let Opened { mut far, unsent, headers } = opened;
         let carried = async {
             self.stream.write_all(&head_of(&headers)).await?;
             // What came along with the request belongs to the tunnel.
+            far.write_all(&unsent).await?;
             far.write_all(&std::mem::take(&mut self.inbox)).await?;
             copy_bidirectional_with_sizes(&mut self.stream, &mut far, COPY_BYTES, COPY_BYTES).await
         };

@@ -125,9 +125,9 @@ impl Head {
 impl Head {
     /// A CONNECT as whoever opens tunnels sees it.
     #[must_use]
-    pub fn into_connect(self, peer: SocketAddr, arrived: Instant) -> Connect {
+    pub fn into_connect(self, early: Bytes, peer: SocketAddr, arrived: Instant) -> Connect {
         let Self { path, headers, nonce, islands, .. } = self;
-        Connect { target: path, headers, nonce, islands, peer, arrived }
+        Connect { target: path, headers, nonce, islands, early, peer, arrived }
     }
 }
 

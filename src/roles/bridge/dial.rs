@@ -46,12 +46,20 @@ pub(super) struct Proven {
 #[derive(Debug)]
 pub(super) struct Carried {
     stream: TcpStream,
+    /// Has been read of it, and comes first.
+    rest: Bytes,
     is_shut: bool,
 }
 
 impl Carried {
     pub(super) fn new(stream: TcpStream) -> Self {
-        Self { stream, is_shut: false }
+        Self { stream, rest: Bytes::new(), is_shut: false }
+    }
+
+    /// The same where `rest` has been read of it already.
+    pub(super) fn behind(mut self, rest: Bytes) -> Self {
+        self.rest = rest;
+        self
     }
 }
 
@@ -61,6 +69,11 @@ impl AsyncRead for Carried {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if !self.rest.is_empty() {
+            let length = self.rest.len().min(buffer.remaining());
+            buffer.put_slice(&self.rest.split_to(length));
+            return Poll::Ready(Ok(()));
+        }
         Pin::new(&mut self.stream).poll_read(context, buffer)
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use island_bridge::bridge::Bridge;
 use island_bridge::frame::tunnel::{Opened as FarEnd, TunnelFailure};
@@ -58,28 +59,31 @@ impl Tunnels {
         if !parts.mesh.may_ask(request.peer.ip()) {
             return Err(answer(not_on_link()));
         }
-        let dialled = parts.connect(request).await.map_err(|failure| answer(problem(failure, request)))?;
+        let opened = parts.connect(request).await.map_err(|failure| answer(problem(failure, request)));
+        let (dialled, unsent) = opened?;
         let mut headers = HeaderMap::new();
         passage::put_proof(&mut headers, dialled.opened.dialled, &dialled.opened.proof);
-        Ok(Opened { far: Box::new(dialled.io), headers })
+        Ok(Opened { far: Box::new(dialled.io), unsent, headers })
     }
 }
 
 impl Parts {
-    async fn connect(&self, request: &Connect) -> Result<Dialled, TunnelFailure> {
+    /// The tunnel, and what of the early bytes is still to go into it.
+    async fn connect(&self, request: &Connect) -> Result<(Dialled, Bytes), TunnelFailure> {
         let (target, port) = request.target.rsplit_once(':').ok_or(TunnelFailure::Forbidden)?;
         let target: MemberId = target.parse().map_err(|_| TunnelFailure::Forbidden)?;
         let port = port.parse().map_err(|_| TunnelFailure::Forbidden)?;
         let nonce = request.nonce.unwrap_or_else(rand::random);
         let member = dial::announced(&self.mesh, &target, port)?;
         if !member.far {
-            return self.member(&member, &nonce).await;
+            return Ok((self.member(&member, &nonce).await?, request.early.clone()));
         }
         let islands = match request.islands.as_slice() {
             [] => self.way(&member).ok_or(TunnelFailure::NoRoute)?,
             chosen => Path::new(chosen.to_vec()).map_err(|_| TunnelFailure::Forbidden)?.islands().to_vec(),
         };
-        self.bridge.tunnel(along(&islands, target, port, nonce)).await
+        let dialled = self.bridge.tunnel(along(&islands, target, port, nonce), request.early.clone()).await?;
+        Ok((dialled, Bytes::new()))
     }
 
     /// The islands on the best way of our own links to a member's island.
@@ -97,7 +101,7 @@ impl Parts {
     }
 
     /// Asks another bridge of our own island to take a tunnel on.
-    async fn through(&self, bridge: MemberId, open: Open) -> Result<Dialled, TunnelFailure> {
+    async fn through(&self, bridge: MemberId, open: Open, early: Bytes) -> Result<Dialled, TunnelFailure> {
         let other = self.mesh.table().get(&bridge).filter(|member| !member.far && member.is_choosable());
         let other = other.ok_or(TunnelFailure::NoRoute)?;
         let deadline = Instant::now() + PROOF_WAIT;
@@ -111,15 +115,15 @@ impl Parts {
             port: open.port,
         };
         let islands: Vec<String> = open.hops.into_iter().map(|hop| hop.island).collect();
-        let asked = passage::ask(passage, &open.nonce, &islands).await;
-        let (stream, headers) = asked.map_err(|error| {
+        let asked = passage::ask(passage, &open.nonce, &islands, &early).await;
+        let passage::Asked { stream, headers, rest } = asked.map_err(|error| {
             self.endpoints.forget(&other, Place::Direct(at));
             tracing::debug!(%error, "another bridge does not take a tunnel on");
             TunnelFailure::NoRoute
         })?;
         let (dialled, proof) = passage::proof_in(&headers).ok_or(TunnelFailure::NotProven)?;
         let opened = FarEnd { dialled, proof: proof.into() };
-        Ok(Dialled { io: Box::new(dial::Carried::new(stream)), opened })
+        Ok(Dialled { io: Box::new(dial::Carried::new(stream).behind(rest)), opened })
     }
 }
 
@@ -139,9 +143,14 @@ impl Dial for Tunnels {
         })
     }
 
-    fn bridge(&self, bridge: MemberId, open: Open) -> BoxFuture<Result<Dialled, TunnelFailure>> {
+    fn bridge(
+        &self,
+        bridge: MemberId,
+        open: Open,
+        early: Bytes,
+    ) -> BoxFuture<Result<Dialled, TunnelFailure>> {
         let parts = self.parts.get().cloned();
-        Box::pin(async move { parts.ok_or(TunnelFailure::NoRoute)?.through(bridge, open).await })
+        Box::pin(async move { parts.ok_or(TunnelFailure::NoRoute)?.through(bridge, open, early).await })
     }
 }
 

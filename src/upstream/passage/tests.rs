@@ -1,5 +1,5 @@
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use isle_mesh::identity::Identity;
@@ -26,6 +26,18 @@ struct Bridge {
     /// What it signs besides the right thing.
     nonce: Option<[u8; 16]>,
     opened: Arc<AtomicUsize>,
+    doings: Arc<Mutex<Doings>>,
+}
+
+/// How it behaves, and what it has seen.
+#[derive(Default)]
+struct Doings {
+    /// What came along with each wish.
+    early: Vec<Bytes>,
+    /// From now on it signs for this nonce, whatever it is asked.
+    replays: bool,
+    /// From now on it has no way.
+    refuses: bool,
 }
 
 impl App for Bridge {
@@ -39,13 +51,23 @@ impl App for Bridge {
             return Some(Err(problem.into_answer()));
         }
         self.opened.fetch_add(1, Ordering::SeqCst);
-        let nonce = self.nonce.or(request.nonce).unwrap();
+        let (replays, refuses) = {
+            let mut doings = self.doings.lock().unwrap();
+            doings.early.push(request.early.clone());
+            (doings.replays, doings.refuses)
+        };
+        if refuses {
+            let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "no-route", "no way", "none");
+            return Some(Err(problem.into_answer()));
+        }
+        let replayed = replays.then_some([7; 16]);
+        let nonce = self.nonce.or(replayed).or(request.nonce).unwrap();
         let far = TcpStream::connect(self.member).await.unwrap();
         let signature = self.identity.sign_proof(tag(), self.member, &nonce);
         let proof = Proof { id: self.identity.id(), epoch: Epoch(1), signature };
         let mut headers = HeaderMap::new();
         put_proof(&mut headers, self.member, &proof::encode(&proof));
-        Some(Ok(Opened { far: Box::new(far), headers }))
+        Some(Ok(Opened { far: Box::new(far), unsent: request.early, headers }))
     }
 }
 
@@ -73,15 +95,23 @@ async fn serve(app: impl App) -> SocketAddr {
 struct Rig {
     passage: Passage,
     opened: Arc<AtomicUsize>,
+    doings: Arc<Mutex<Doings>>,
+}
+
+impl Rig {
+    fn early(&self) -> Vec<Bytes> {
+        self.doings.lock().unwrap().early.clone()
+    }
 }
 
 async fn rig(nonce: Option<[u8; 16]>) -> Rig {
     let identity = Identity::for_test(1);
     let (member, opened) = (serve(Greeter).await, Arc::<AtomicUsize>::default());
-    let id = identity.id();
-    let bridge = serve(Bridge { member, identity, nonce, opened: opened.clone() }).await;
+    let (id, doings) = (identity.id(), Arc::<Mutex<Doings>>::default());
+    let bridge =
+        serve(Bridge { member, identity, nonce, opened: opened.clone(), doings: doings.clone() }).await;
     let passage = Passage { bridge, mesh: tag(), member: id, epoch: Epoch(1), port: 1233 };
-    Rig { passage, opened }
+    Rig { passage, opened, doings }
 }
 
 fn soon() -> Instant {
@@ -97,6 +127,83 @@ async fn requests_go_through_a_kept_tunnel_to_whoever_has_proved_its_key() {
         assert_eq!(whole.body, format!("hello {}", rig.passage.authority()));
     }
     assert_eq!(rig.opened.load(Ordering::SeqCst), 1);
+}
+
+/// Two at once: the second needs a tunnel of its own.
+async fn two_at_once(upstreams: &Upstreams, at: Passage) -> [Result<Bytes, UpstreamError>; 2] {
+    let (first, ask) = (upstreams.send(at, &Ask::get("/"), soon()).await, Ask::get("/"));
+    // While the reply is held its connection is not free.
+    let second = upstreams.fetch(at, &ask, 100, soon()).await.map(|whole| whole.body);
+    let first = match first {
+        Ok(reply) => Ok(reply.into_parts().1.collect().await.unwrap().to_bytes()),
+        Err(error) => Err(error),
+    };
+    [first, second]
+}
+
+#[tokio::test]
+async fn a_request_travels_with_the_wish_where_the_member_has_proved_its_key_before() {
+    let rig = rig(None).await;
+    let upstreams = Upstreams::default();
+    for answer in two_at_once(&upstreams, rig.passage).await {
+        assert_eq!(answer.unwrap(), format!("hello {}", rig.passage.authority()));
+    }
+    let early = rig.early();
+    assert_eq!(early.len(), 2);
+    assert!(early[0].is_empty(), "sent to whoever listens there");
+    assert!(early[1].starts_with(b"GET / HTTP/1.1\r\n"), "{early:?}");
+    // Both are kept and serve on.
+    for answer in two_at_once(&upstreams, rig.passage).await {
+        answer.unwrap();
+    }
+    assert_eq!(rig.opened.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
+async fn an_answer_without_a_proof_counts_for_nothing_though_the_request_went_along() {
+    let rig = rig(None).await;
+    let upstreams = Upstreams::default();
+    rig.doings.lock().unwrap().replays = false;
+    let held = upstreams.send(rig.passage, &Ask::get("/"), soon()).await.unwrap();
+    rig.doings.lock().unwrap().replays = true;
+    let error = upstreams.send(rig.passage, &Ask::get("/"), soon()).await.unwrap_err();
+    assert!(matches!(error, UpstreamError::NoPassage { .. }), "{error:?}");
+    assert!(error.to_string().ends_with("whoever listens there is not this member"), "{error}");
+    assert!(!rig.early()[1].is_empty());
+    // That way is one like any other again: nothing goes along until it is proven.
+    rig.doings.lock().unwrap().replays = false;
+    upstreams.send(rig.passage, &Ask::get("/"), soon()).await.unwrap();
+    assert!(rig.early()[2].is_empty());
+    drop(held);
+}
+
+#[tokio::test]
+async fn a_bridge_that_refuses_a_request_that_went_along_is_quoted_and_takes_it_for_none_of_its_own() {
+    let rig = rig(None).await;
+    let upstreams = Upstreams::default();
+    let _held = upstreams.send(rig.passage, &Ask::get("/"), soon()).await.unwrap();
+    rig.doings.lock().unwrap().refuses = true;
+    let error = upstreams.send(rig.passage, &Ask::get("/"), soon()).await.unwrap_err();
+    assert!(error.to_string().ends_with("the bridge answered 503, no-route"), "{error}");
+    // By hand: one answer, and the end.
+    let mut stream = TcpStream::connect(rig.passage.bridge).await.unwrap();
+    let wish = "CONNECT k7:1233 HTTP/1.1\r\nHost: x\r\n\r\nGET /healthz HTTP/1.1\r\nHost: x\r\n\r\n";
+    stream.write_all(wish.as_bytes()).await.unwrap();
+    let mut all = String::new();
+    stream.read_to_string(&mut all).await.unwrap();
+    assert!(all.starts_with("HTTP/1.1 503 ") && all.matches("HTTP/1.1 ").count() == 1, "{all}");
+}
+
+#[tokio::test]
+async fn a_head_that_is_too_long_to_go_along_follows_when_the_tunnel_stands() {
+    let rig = rig(None).await;
+    let upstreams = Upstreams::default();
+    let _held = upstreams.send(rig.passage, &Ask::get("/"), soon()).await.unwrap();
+    let mut ask = Ask::get("/");
+    ask.headers.insert("x-long", "a".repeat(5000).try_into().unwrap());
+    let whole = upstreams.fetch(rig.passage, &ask, 100, soon()).await.unwrap();
+    assert_eq!(whole.body, format!("hello {}", rig.passage.authority()));
+    assert!(rig.early()[1].is_empty());
 }
 
 #[tokio::test]
@@ -138,9 +245,9 @@ async fn a_tunnel_keeps_what_was_sent_along_and_closes_one_side_at_a_time() {
         stream.read_to_end(&mut all).await.unwrap();
         stream.write_all(&all).await.unwrap();
     });
-    let opened = Arc::default();
-    let bridge =
-        serve(Bridge { member, identity: Identity::for_test(1), nonce: Some([0; 16]), opened }).await;
+    let (opened, doings) = (Arc::default(), Arc::default());
+    let identity = Identity::for_test(1);
+    let bridge = serve(Bridge { member, identity, nonce: Some([0; 16]), opened, doings }).await;
     let mut stream = TcpStream::connect(bridge).await.unwrap();
     stream.write_all(b"CONNECT k7:1233 HTTP/1.1\r\nHost: x\r\n\r\nfirst ").await.unwrap();
     stream.write_all(b"and second").await.unwrap();

@@ -248,10 +248,9 @@ impl Hub {
         if self.leaving.is_some() || !self.links.contains_key(&connection.peer()) {
             return connection.close(Closing::Refused(Refusal::UnknownKey));
         }
-        self.lines.carry(connection.clone());
-        let lines = self.lines.clone();
+        let (lines, carrier) = (self.lines.clone(), self.lines.carry(connection));
         self.tasks.spawn(async move {
-            tunnel::serve(lines, connection).await;
+            tunnel::serve(lines, carrier).await;
             Outcome::LinkOver
         });
     }
@@ -290,8 +289,7 @@ async fn carriers(endpoint: &Endpoint, lines: &Lines, link: &Connection) {
             match endpoint.dial(link.peer(), link.remote_addr(), Purpose::Tunnels).await {
                 Ok(connection) => {
                     redial.up(now.into_std());
-                    lines.carry(connection.clone());
-                    tunnel::serve(lines.clone(), connection).await;
+                    tunnel::serve(lines.clone(), lines.carry(connection)).await;
                 }
                 Err(error) => debug!(%error, "no connection for tunnels"),
             }

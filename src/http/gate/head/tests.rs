@@ -259,7 +259,7 @@ fn connect_names_a_host_and_a_port_and_has_no_body() {
     let head = parse(
         "CONNECT k7:1233 HTTP/1.1\r\nHost: x\r\nIsle-Nonce: 000102030405060708090a0b0c0d0e0F\r\nIsle-Path: b, c\r\n\r\n",
     );
-    let connect = head.unwrap().into_connect("10.0.0.1:9".parse().unwrap(), Instant::now());
+    let connect = head.unwrap().into_connect(Bytes::new(), "10.0.0.1:9".parse().unwrap(), Instant::now());
     assert_eq!(&*connect.target, "k7:1233");
     assert_eq!(connect.nonce.unwrap()[15], 15);
     assert_eq!(connect.islands, ["b", "c"]);
@@ -270,6 +270,9 @@ fn connect_names_a_host_and_a_port_and_has_no_body() {
     }
     for nonce in ["", "00", "0g0102030405060708090a0b0c0d0e0f", "000102030405060708090a0b0c0d0e0f00"] {
         let head = parse(&format!("CONNECT k7:1 HTTP/1.1\r\nHost: x\r\nIsle-Nonce: {nonce}\r\n\r\n"));
-        assert_eq!(head.unwrap().into_connect("10.0.0.1:9".parse().unwrap(), Instant::now()).nonce, None);
+        assert_eq!(
+            head.unwrap().into_connect(Bytes::new(), "10.0.0.1:9".parse().unwrap(), Instant::now()).nonce,
+            None
+        );
     }
 }
