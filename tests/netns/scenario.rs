@@ -13,6 +13,7 @@ mod overload;
 mod rig;
 mod rough_clients;
 mod topology;
+mod tunnels;
 
 use crate::runner::Scenario;
 
@@ -31,6 +32,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         asking::SCENARIOS,
         hostile::SCENARIOS,
         bridges::SCENARIOS,
+        tunnels::SCENARIOS,
         rough_clients::SCENARIOS,
     ]
     .into_iter()

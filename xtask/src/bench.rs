@@ -16,6 +16,9 @@ use crate::scenarios;
 pub(crate) enum Bench {
     /// How soon crashes, farewells and newcomers are known, what is imagined, and what it costs.
     Detection(Detection),
+    /// What a tunnel between islands carries beside a bare QUIC stream between the same hosts, and what that costs (release build;
+    /// needs root, iproute2, nftables).
+    Tunnel,
 }
 
 /// In virtual time: Isle's state machine and foca's, untuned and tuned. With --real, in network namespaces: Isle and serf.
@@ -44,7 +47,29 @@ pub(crate) struct Detection {
 pub(crate) fn run(what: &Bench) -> Result<()> {
     match what {
         Bench::Detection(detection) => detection.run(),
+        Bench::Tunnel => in_a_folder(beside_bare_quic),
     }
+}
+
+/// Has `work` done with a folder that is gone afterwards.
+fn in_a_folder(work: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let folder = std::env::temp_dir().join(format!("isle-bench-{}", std::process::id()));
+    fs::create_dir(&folder).with_context(|| format!("creating {}", folder.display()))?;
+    let outcome = work(&folder);
+    fs::remove_dir_all(&folder).with_context(|| format!("removing {}", folder.display()))?;
+    outcome
+}
+
+fn beside_bare_quic(folder: &Path) -> Result<()> {
+    let report = folder.join("tunnel");
+    let mut command = scenarios::trial();
+    // What was measured before a bound was missed is shown, too.
+    let outcome = demand(command.arg("tunnels::beside_bare_quic").env("ISLE_SIMULATION_REPORT", &report));
+    println!(
+        "\nOne download of 1 GiB; eight clients that ask for 1 KiB. Medians of rounds that take turns.\n"
+    );
+    print!("{}", table(&read(&report)?));
+    outcome
 }
 
 impl Detection {
@@ -52,11 +77,7 @@ impl Detection {
         ensure!(self.crashes <= self.members / 4, "--crashes is more than a quarter of --members");
         ensure!((0.0..1.0).contains(&self.loss), "--loss is a share: 0 to less than 1");
         ensure!((0.0..1.0).contains(&self.stalls), "--stalls is a share: 0 to less than 1");
-        let folder = std::env::temp_dir().join(format!("isle-bench-{}", std::process::id()));
-        fs::create_dir(&folder).with_context(|| format!("creating {}", folder.display()))?;
-        let outcome = self.compare(&folder);
-        fs::remove_dir_all(&folder).with_context(|| format!("removing {}", folder.display()))?;
-        outcome
+        in_a_folder(|folder| self.compare(folder))
     }
 
     fn compare(&self, folder: &Path) -> Result<()> {
@@ -145,13 +166,16 @@ const TIMES: [(&str, [&str; 3]); 4] = [
     ("newcomer has the table", ["newcomer_p50_ms", "newcomer_p99_ms", "newcomer_max_ms"]),
 ];
 /// The rest, with as many decimals.
-const RATES: [(&str, &str, usize); 6] = [
+const RATES: [(&str, &str, usize); 9] = [
     ("newcomers without", "newcomers_incomplete", 0),
     ("words that never came", "missed", 0),
     ("false downs", "false_downs", 0),
     ("node-days", "node_days", 3),
     ("bytes/s", "bytes_per_second", 0),
     ("packets/s", "packets_per_second", 1),
+    ("MB/s", "megabytes_per_second", 0),
+    ("processor s/GB", "seconds_per_gigabyte", 2),
+    ("requests/s", "requests_per_second", 0),
 ];
 
 /// A table in Markdown: a line for each product. A column of which nobody measured anything is left out.

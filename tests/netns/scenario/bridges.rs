@@ -38,19 +38,19 @@ pub(super) const SCENARIOS: &[Claim] = &[
 /// How long datagrams take over the sea, each way.
 const DELAY: Duration = Duration::from_millis(20);
 /// Long for anything that is to cross.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// The figures that only one island has.
-const OF_NORTH: &str = "/figures/giraffe";
-const OF_SOUTH: &str = "/figures/shark";
+pub(super) const OF_NORTH: &str = "/figures/giraffe";
+pub(super) const OF_SOUTH: &str = "/figures/shark";
 
 /// Two islands of five on the same addresses, one link with [`DELAY`]. Each has a figure that the other lacks.
-struct Pair {
-    both: Archipelago,
-    relay: Relay,
+pub(super) struct Pair {
+    pub(super) both: Archipelago,
+    pub(super) relay: Relay,
 }
 
 impl Pair {
-    fn start(run: &Run) -> Result<Self> {
+    pub(super) fn start(run: &Run) -> Result<Self> {
         let mut both = Archipelago::new(run, &["north", "south"])?;
         for (island, letter, only) in [("north", "n", "giraffe"), ("south", "s", "shark")] {
             both.node(island, &format!("{letter}-hub"), &["intermediary"])?;
@@ -69,23 +69,23 @@ impl Pair {
     }
 
     /// A client of an island, and its intermediary.
-    fn asking(&mut self, island: &str) -> Result<(Host, SocketAddr)> {
+    pub(super) fn asking(&mut self, island: &str) -> Result<(Host, SocketAddr)> {
         asking(&mut self.both, island)
     }
 
-    fn node(&mut self, island: &str, label: &str) -> Result<&Node> {
+    pub(super) fn node(&mut self, island: &str, label: &str) -> Result<&Node> {
         self.both.island(island)?.node(label)
     }
 }
 
-fn asking(islands: &mut Archipelago, island: &str) -> Result<(Host, SocketAddr)> {
+pub(super) fn asking(islands: &mut Archipelago, island: &str) -> Result<(Host, SocketAddr)> {
     let there = islands.island(island)?;
     let hub = format!("{}-hub", &island[..1]);
     Ok((there.client.clone(), there.node(&hub)?.http()))
 }
 
 /// Asks until the answer is 200: catalogues cross after members.
-fn found(host: &Host, at: SocketAddr, path: &str) -> Result<Answer> {
+pub(super) fn found(host: &Host, at: SocketAddr, path: &str) -> Result<Answer> {
     let until = Instant::now() + PATIENCE;
     loop {
         let answer = client::get(host, at, path)?;
