@@ -8,6 +8,7 @@
 //! | module | is |
 //! |---|---|
 //! | `backlog` | readers that do not keep up |
+//! | `carry` | bytes between a tunnel and a connection |
 //! | `lines` | which connections there are, and who may use them |
 //! | `serve` | what the other side asks for |
 //! | `stream` | the two halves of a QUIC stream as one, counted |
@@ -15,13 +16,14 @@
 //! Source: NETWORK.md, "Tunnels".
 
 use std::future::Future;
+use std::io;
 use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::Bytes;
 use isle_mesh::member::MemberId;
 use quinn::{RecvStream, SendStream};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, copy_bidirectional_with_sizes};
 use tokio::time::timeout;
 
 use crate::endpoint::Connection;
@@ -29,6 +31,7 @@ use crate::frame::Decoder;
 use crate::frame::tunnel::{self, Opened, TunnelFailure, TunnelFrame};
 
 mod backlog;
+mod carry;
 mod lines;
 mod serve;
 mod stream;
@@ -53,10 +56,30 @@ const PIECE_BYTES: usize = 4096;
 /// A future that owns what it needs.
 pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// Bytes both ways. Dropped before it was shut down, its other end is to learn that it broke.
-pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+/// Bytes both ways.
+pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin + ?Sized> Duplex for T {}
+
+/// The end of a tunnel. Dropped before it was shut down, its other end is to learn that it broke.
+pub trait Io: Duplex {
+    /// Carries bytes between this and `near` until both have said all, or one breaks: how many went into this, and came
+    /// out of it.
+    fn carry<'a>(&'a mut self, near: &'a mut dyn Duplex) -> Carrying<'a> {
+        Box::pin(async move {
+            let moved = copy_bidirectional_with_sizes(near, self, COPY_BYTES, COPY_BYTES).await?;
+            Ok(moved)
+        })
+    }
+}
+
+/// See [`Io::carry`].
+pub type Carrying<'a> = Pin<Box<dyn Future<Output = io::Result<(u64, u64)>> + Send + 'a>>;
+
+/// What is under way inside us in each direction where bytes have to be copied.
+const COPY_BYTES: usize = 64 << 10;
+
+impl Io for DuplexStream {}
 
 /// What the program does at the end of a tunnel, or where it leaves for another bridge of the same island.
 pub trait Dial: Send + Sync + 'static {
@@ -98,7 +121,7 @@ async fn ask(
 ) -> Result<Dialled, TunnelFailure> {
     let opening = timeout(STREAM_WAIT, carrier.connection.quic().open_bi()).await;
     let (send, mut recv) = opening.map_err(|_| TunnelFailure::Busy)?.map_err(|_| TunnelFailure::NoRoute)?;
-    let mut sending = Sending::new(send);
+    let mut sending = Sending::new(send, counts);
     let mut bytes = Vec::new();
     tunnel::encode(&TunnelFrame::Open(open), &mut bytes);
     // In one piece, so that they come in one.
@@ -111,7 +134,7 @@ async fn ask(
     match frame {
         TunnelFrame::Opened(opened) => {
             counts.sent(early.len());
-            let io = TunnelStream::new(sending, carrier.backlog.add(recv), rest, counts);
+            let io = TunnelStream::new(sending, carrier.backlog.add(recv), rest);
             Ok(Dialled { io: Box::new(io), opened })
         }
         TunnelFrame::Failed(failure) => Err(failure),
@@ -143,14 +166,15 @@ pub(crate) struct Carrier {
 struct Sending {
     send: SendStream,
     is_over: bool,
+    counts: Counts,
 }
 
 /// Why a stream is reset; the same in all cases, for nobody acts on it.
 const BROKEN: u32 = 1;
 
 impl Sending {
-    fn new(send: SendStream) -> Self {
-        Self { send, is_over: false }
+    fn new(send: SendStream, counts: &Counts) -> Self {
+        Self { send, is_over: false, counts: counts.clone() }
     }
 }
 

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use http::HeaderMap;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tracing::{debug, error, warn};
@@ -41,17 +41,23 @@ pub trait App: Send + Sync + 'static {
 /// A tunnel that stands.
 pub struct Opened {
     /// Its other end.
-    pub far: Box<dyn Duplex>,
+    pub far: Box<dyn Far>,
     /// What of [`Connect::early`] has not been sent yet.
     pub unsent: Bytes,
     /// What the answer says besides.
     pub headers: HeaderMap,
 }
 
-/// Bytes both ways.
-pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
+/// The far end of a tunnel.
+pub trait Far: Send {
+    /// Sends `first`, and then carries bytes both ways until both ends have said all, or one breaks. How many went there,
+    /// and came from there.
+    fn carry<'a>(
+        &'a mut self,
+        first: Bytes,
+        near: &'a mut TcpStream,
+    ) -> BoxFuture<'a, io::Result<(u64, u64)>>;
+}
 
 /// After a failed `accept` the next try waits this long: descriptors come back when connections end, and a
 /// tighter loop would only burn the CPU that could end them.

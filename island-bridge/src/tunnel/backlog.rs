@@ -4,11 +4,14 @@
 //! window is as large as the others need, and a stream's more for each reader that is behind, up to a number of them. Of
 //! more than those the ones that take nothing at all are cut, for what they hold is what others wait for.
 
+use std::future::Future;
+use std::io;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
-use std::{io, pin::Pin};
 
+use bytes::Bytes;
 use quinn::RecvStream;
 use tokio::io::{AsyncRead, ReadBuf};
 use tracing::debug;
@@ -89,6 +92,23 @@ impl Inbound {
             _ => None,
         };
         read
+    }
+
+    /// What has come, as it came; none at the end.
+    pub(super) fn poll_chunks(
+        &self,
+        context: &mut Context<'_>,
+        chunks: &mut [Bytes],
+    ) -> Poll<io::Result<usize>> {
+        let mut state = lock(&self.0);
+        // It holds nothing between two polls, so a new one each time goes on where the last has stopped.
+        let read = pin!(state.recv.read_chunks(chunks)).poll(context);
+        state.asked = Instant::now();
+        state.behind = match &read {
+            Poll::Ready(Ok(Some(_))) => state.behind.or(Some(state.asked)),
+            _ => None,
+        };
+        read.map(|read| Ok(read?.unwrap_or(0)))
     }
 
     /// What has come and was not read is thrown away, and the other side told to send no more.

@@ -4,20 +4,16 @@ use std::time::Instant;
 
 use isle_mesh::member::MemberId;
 use quinn::{RecvStream, SendStream};
-use tokio::io::copy_bidirectional_with_sizes;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::{debug, error};
 
 use super::backlog::BEHIND_MAX;
 use super::{
-    Backlog, Carrier, Counts, Dialled, LOOK, Lines, OPEN_MAX, Sending, TUNNELS_MAX, TunnelFailure,
+    Backlog, Carrier, Counts, Dialled, Io, LOOK, Lines, OPEN_MAX, Sending, TUNNELS_MAX, TunnelFailure,
     TunnelFrame, TunnelStream, first_frame, tunnel,
 };
 use crate::endpoint::Closing;
-
-/// What is under way inside us in each direction of a tunnel; the rest waits at whoever sends it.
-const COPY_BYTES: usize = 64 << 10;
 
 /// Serves a connection for tunnels until it is gone. Dropped, its tunnels break.
 pub(crate) async fn serve(lines: Lines, carrier: Carrier) {
@@ -58,8 +54,8 @@ pub(crate) async fn serve(lines: Lines, carrier: Carrier) {
 
 /// One tunnel, from the first frame to the end.
 async fn tunnel_in(lines: Lines, peer: MemberId, send: SendStream, mut recv: RecvStream, backlog: Backlog) {
-    let mut sending = Sending::new(send);
     let counts = lines.counts(peer);
+    let mut sending = Sending::new(send, &counts);
     let Some((TunnelFrame::Open(open), early)) =
         timeout(OPEN_MAX, first_frame(&mut recv)).await.ok().flatten()
     else {
@@ -83,9 +79,9 @@ async fn tunnel_in(lines: Lines, peer: MemberId, send: SendStream, mut recv: Rec
         return;
     }
     counts.received(length - rest.len());
-    let mut near = TunnelStream::new(sending, backlog.add(recv), rest, &counts);
-    match copy_bidirectional_with_sizes(&mut near, &mut io, COPY_BYTES, COPY_BYTES).await {
-        Ok((up, down)) => debug!(member = %target.short(), up, down, "tunnel over"),
+    let mut near = TunnelStream::new(sending, backlog.add(recv), rest);
+    match near.carry(&mut *io).await {
+        Ok((down, up)) => debug!(member = %target.short(), up, down, "tunnel over"),
         Err(error) => debug!(member = %target.short(), %error, "tunnel broke"),
     }
 }

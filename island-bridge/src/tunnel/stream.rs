@@ -4,13 +4,14 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::Sending;
 use super::backlog::Inbound;
+use super::carry::carry;
+use super::{Carrying, Duplex, Io, Sending};
 
 /// What the tunnels over one link have carried.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -78,13 +79,47 @@ pub(super) struct TunnelStream {
     is_shut: bool,
     /// The other side's half is.
     is_read: bool,
+}
+
+/// The half that is read.
+pub(super) struct Receiving<'a> {
+    inbound: &'a Inbound,
+    rest: &'a mut Bytes,
     counts: Counts,
 }
 
+impl Receiving<'_> {
+    /// What has come, as it came; none at the end.
+    pub(super) fn poll_chunks(
+        &mut self,
+        context: &mut Context<'_>,
+        chunks: &mut [Bytes],
+    ) -> Poll<io::Result<usize>> {
+        let count = if self.rest.is_empty() {
+            ready!(self.inbound.poll_chunks(context, chunks))?
+        } else {
+            chunks[0] = std::mem::take(self.rest);
+            1
+        };
+        self.counts.received(chunks[..count].iter().map(Bytes::len).sum());
+        Poll::Ready(Ok(count))
+    }
+}
+
 impl TunnelStream {
-    pub(super) fn new(sending: Sending, inbound: Arc<Inbound>, rest: Bytes, counts: &Counts) -> Self {
-        counts.0.opened.fetch_add(1, Ordering::Relaxed);
-        Self { sending, inbound, rest, is_shut: false, is_read: false, counts: counts.clone() }
+    pub(super) fn new(sending: Sending, inbound: Arc<Inbound>, rest: Bytes) -> Self {
+        sending.counts.0.opened.fetch_add(1, Ordering::Relaxed);
+        Self { sending, inbound, rest, is_shut: false, is_read: false }
+    }
+
+    pub(super) fn halves(&mut self) -> (&mut Sending, Receiving<'_>) {
+        let counts = self.sending.counts.clone();
+        (&mut self.sending, Receiving { inbound: &self.inbound, rest: &mut self.rest, counts })
+    }
+
+    /// Both halves have come to an orderly end.
+    pub(super) fn is_over(&mut self) {
+        self.sending.is_over = true;
     }
 
     fn note_end(&mut self) {
@@ -112,7 +147,7 @@ impl AsyncRead for TunnelStream {
         let read = self.read(context, buffer);
         if let Poll::Ready(Ok(())) = read {
             let length = buffer.filled().len() - before;
-            self.counts.received(length);
+            self.sending.counts.received(length);
             if length == 0 && room > 0 {
                 self.is_read = true;
                 self.note_end();
@@ -130,7 +165,7 @@ impl AsyncWrite for TunnelStream {
     ) -> Poll<io::Result<usize>> {
         let written = AsyncWrite::poll_write(Pin::new(&mut self.sending.send), context, bytes);
         if let Poll::Ready(Ok(length)) = written {
-            self.counts.sent(length);
+            self.sending.counts.sent(length);
         }
         written
     }
@@ -149,8 +184,14 @@ impl AsyncWrite for TunnelStream {
     }
 }
 
+impl Io for TunnelStream {
+    fn carry<'a>(&'a mut self, near: &'a mut dyn Duplex) -> Carrying<'a> {
+        Box::pin(carry(self, near))
+    }
+}
+
 impl Drop for TunnelStream {
     fn drop(&mut self) {
-        self.counts.0.ended.fetch_add(1, Ordering::Relaxed);
+        self.sending.counts.0.ended.fetch_add(1, Ordering::Relaxed);
     }
 }

@@ -2,8 +2,9 @@
 
 use std::time::Instant;
 
+use bytes::BytesMut;
 use http::{HeaderMap, Method};
-use tokio::io::{AsyncWriteExt, copy_bidirectional_with_sizes};
+use tokio::io::AsyncWriteExt;
 use tracing::debug;
 
 use super::writing::Told;
@@ -14,9 +15,6 @@ use crate::http::gate::head::Head;
 use crate::http::meter::RouteLabel;
 use crate::http::problem::Problem;
 use crate::http::request::EARLY_BYTES_MAX;
-
-/// What is under way inside us in each direction; the rest waits in the kernel's buffers, and at the sender.
-const COPY_BYTES: usize = 64 * 1024;
 
 impl<A: App> Connection<A> {
     /// Has the tunnel opened and carries it to its end: until both sides have said all, or one breaks.
@@ -48,9 +46,9 @@ impl<A: App> Connection<A> {
         let carried = async {
             self.stream.write_all(&head_of(&headers)).await?;
             // What came along with the request belongs to the tunnel.
-            far.write_all(&unsent).await?;
-            far.write_all(&std::mem::take(&mut self.inbox)).await?;
-            copy_bidirectional_with_sizes(&mut self.stream, &mut far, COPY_BYTES, COPY_BYTES).await
+            let mut first = BytesMut::from(unsent);
+            first.unsplit(std::mem::take(&mut self.inbox));
+            far.carry(first.freeze(), &mut self.stream).await
         };
         match carried.await {
             Ok((up, down)) => {

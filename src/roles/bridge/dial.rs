@@ -16,6 +16,7 @@ use http_body_util::{BodyExt, Empty, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use island_bridge::frame::tunnel::TunnelFailure;
+use island_bridge::tunnel::Io;
 use isle_mesh::member::{Member, MemberId};
 use isle_mesh::mesh::Mesh;
 use isle_mesh::proof::{self, PROOF_BYTES_MAX};
@@ -87,6 +88,18 @@ impl AsyncWrite for Carried {
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_flush(context)
     }
@@ -97,6 +110,8 @@ impl AsyncWrite for Carried {
         shut
     }
 }
+
+impl Io for Carried {}
 
 impl Drop for Carried {
     fn drop(&mut self) {

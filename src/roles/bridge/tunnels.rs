@@ -1,20 +1,24 @@
 //! Tunnels: for members of our island, who ask by CONNECT, and for those of others, whose come over links.
 
+use std::io;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use http::{HeaderMap, StatusCode};
 use island_bridge::bridge::Bridge;
 use island_bridge::frame::tunnel::{Opened as FarEnd, TunnelFailure};
-use island_bridge::tunnel::{BoxFuture, Dial, Dialled, Open, along};
+use island_bridge::tunnel::{self, Dial, Dialled, Io, Open, along};
 use isle_mesh::member::{Member, MemberId};
 use isle_mesh::mesh::Mesh;
 use isle_mesh::path::Path;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 
 use super::dial::{self, Proven};
 use crate::endpoint::Endpoints;
-use crate::http::accept::Opened;
+use crate::http::accept::{Far, Opened};
 use crate::http::body::Answer;
 use crate::http::problem::Problem;
 use crate::http::request::Connect;
@@ -63,7 +67,23 @@ impl Tunnels {
         let (dialled, unsent) = opened?;
         let mut headers = HeaderMap::new();
         passage::put_proof(&mut headers, dialled.opened.dialled, &dialled.opened.proof);
-        Ok(Opened { far: Box::new(dialled.io), unsent, headers })
+        Ok(Opened { far: Box::new(FarIo(dialled.io)), unsent, headers })
+    }
+}
+
+/// The far end, for whoever holds the near one.
+struct FarIo(Box<dyn Io>);
+
+impl Far for FarIo {
+    fn carry<'a>(
+        &'a mut self,
+        first: Bytes,
+        near: &'a mut TcpStream,
+    ) -> BoxFuture<'a, io::Result<(u64, u64)>> {
+        Box::pin(async move {
+            self.0.write_all(&first).await?;
+            self.0.carry(near).await
+        })
     }
 }
 
@@ -133,7 +153,7 @@ impl Dial for Tunnels {
         target: MemberId,
         port: u16,
         nonce: [u8; 16],
-    ) -> BoxFuture<Result<Dialled, TunnelFailure>> {
+    ) -> tunnel::BoxFuture<Result<Dialled, TunnelFailure>> {
         let parts = self.parts.get().cloned();
         Box::pin(async move {
             let parts = parts.ok_or(TunnelFailure::NoRoute)?;
@@ -148,7 +168,7 @@ impl Dial for Tunnels {
         bridge: MemberId,
         open: Open,
         early: Bytes,
-    ) -> BoxFuture<Result<Dialled, TunnelFailure>> {
+    ) -> tunnel::BoxFuture<Result<Dialled, TunnelFailure>> {
         let parts = self.parts.get().cloned();
         Box::pin(async move { parts.ok_or(TunnelFailure::NoRoute)?.through(bridge, open, early).await })
     }

@@ -2,6 +2,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use futures_util::future::BoxFuture;
 use isle_mesh::identity::Identity;
 use isle_mesh::member::Epoch;
 use isle_mesh::proof::Proof;
@@ -10,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::http::accept::{self, App, Limits, Opened};
+use crate::http::accept::{self, App, Far, Limits, Opened};
 use crate::http::body::{Answer, full};
 use crate::http::connections::Connections;
 use crate::http::hosts::HostRules;
@@ -67,7 +68,22 @@ impl App for Bridge {
         let proof = Proof { id: self.identity.id(), epoch: Epoch(1), signature };
         let mut headers = HeaderMap::new();
         put_proof(&mut headers, self.member, &proof::encode(&proof));
-        Some(Ok(Opened { far: Box::new(far), unsent: request.early, headers }))
+        Some(Ok(Opened { far: Box::new(Direct(far)), unsent: request.early, headers }))
+    }
+}
+
+struct Direct(TcpStream);
+
+impl Far for Direct {
+    fn carry<'a>(
+        &'a mut self,
+        first: Bytes,
+        near: &'a mut TcpStream,
+    ) -> BoxFuture<'a, std::io::Result<(u64, u64)>> {
+        Box::pin(async move {
+            self.0.write_all(&first).await?;
+            tokio::io::copy_bidirectional(near, &mut self.0).await
+        })
     }
 }
 
