@@ -1,6 +1,7 @@
 //! What must hold at every node after every step.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::{BuildHasherDefault, Hasher};
 
 use isle_mesh::event::{Event, EventKind};
 use isle_mesh::member::{Epoch, MemberId, Reason, Stamp, Standing};
@@ -11,11 +12,40 @@ use isle_mesh::wire::{self, DATAGRAM_BYTES_MAX, Message, SIGNATURE_BYTES};
 #[derive(Default)]
 pub struct Witness {
     events: u64,
-    standing: BTreeMap<MemberId, Standing>,
-    /// The newest record of each that this node told, also of those that it lists no more.
-    newest: BTreeMap<MemberId, Stamp>,
-    /// The last epoch of each that this node told to have left.
-    left: BTreeMap<MemberId, Epoch>,
+    told: Members<Told>,
+}
+
+/// Of one member.
+#[derive(Default)]
+struct Told {
+    /// While it is listed.
+    standing: Option<Standing>,
+    /// The newest record, also if it is listed no more.
+    newest: Option<Stamp>,
+    /// The last epoch that was told to have ended by a farewell.
+    left: Option<Epoch>,
+}
+
+/// By member, in no order that means something.
+pub type Members<V> = HashMap<MemberId, V, BuildHasherDefault<Words>>;
+
+/// For what is random already and needs no other hash: the words of a key put together, or the end of a signature.
+#[derive(Default)]
+pub struct Words(u64);
+
+impl Hasher for Words {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        let end = bytes.last_chunk().map_or(bytes.len() as u64, |end| u64::from_ne_bytes(*end));
+        self.write_u64(end);
+    }
+
+    fn write_u64(&mut self, word: u64) {
+        self.0 = self.0.rotate_left(7) ^ word;
+    }
 }
 
 /// Who really said farewell, and in which epoch last.
@@ -30,14 +60,15 @@ impl Witness {
         if id == own {
             return;
         }
-        let before = self.standing.get(&id).copied();
+        let before = self.told.get(&id).and_then(|told| told.standing);
         let what = || format!("{own:?} told {} about {id:?}, which was {before:?}", event.kind.as_str());
         match event.kind {
             EventKind::Joined => assert!(matches!(before, None | Some(Standing::Left)), "{}", what()),
             EventKind::Suspect => assert_eq!(before, Some(Standing::Alive), "{}", what()),
             EventKind::Down => {
                 assert_eq!(before, Some(Standing::Suspect), "{}", what());
-                let gone = |id: &MemberId| self.standing.get(id).is_some_and(|standing| standing.is_gone());
+                let standing = |id: &MemberId| self.told.get(id).and_then(|told| told.standing);
+                let gone = |id: &MemberId| standing(id).is_some_and(Standing::is_gone);
                 // Of whom a node knows the farewell alone, it tells nothing; nor must it know of every farewell yet.
                 let gone_or_left = |id: &MemberId| gone(id) || farewells.contains_key(id);
                 let outcome = said.bears_out(event, gone).or_else(|_| said.bears_out(event, gone_or_left));
@@ -50,7 +81,6 @@ impl Witness {
                 assert!(before.is_some_and(|before| before != Standing::Left), "{}", what());
                 let said = farewells.get(&id).is_some_and(|epoch| *epoch >= member.stamp.epoch);
                 assert!(said, "{}, but it never said farewell", what());
-                self.left.insert(id, member.stamp.epoch);
             }
             EventKind::Updated | EventKind::Draining | EventKind::Forgotten => {
                 assert!(before.is_some(), "{}", what());
@@ -58,18 +88,22 @@ impl Witness {
             EventKind::DuplicateKey => {}
             EventKind::IslandUp | EventKind::IslandDown => panic!("{}: that is no member", what()),
         }
-        if let Some(newest) = self.newest.insert(id, member.stamp) {
+        let told = self.told.entry(id).or_default();
+        if let Some(newest) = told.newest.replace(member.stamp) {
             assert!(member.stamp >= newest, "{}: by {:?} after {newest:?}", what(), member.stamp);
         }
+        if event.kind == EventKind::Left {
+            told.left = Some(member.stamp.epoch);
+        }
         if event.kind == EventKind::Forgotten {
-            self.standing.remove(&id);
+            told.standing = None;
             return;
         }
         if member.standing != Standing::Left {
-            let ended = self.left.get(&id).is_some_and(|left| member.stamp.epoch <= *left);
+            let ended = told.left.is_some_and(|left| member.stamp.epoch <= left);
             assert!(!ended, "{}: a life that it had told the end of", what());
         }
-        self.standing.insert(id, member.standing);
+        told.standing = Some(member.standing);
     }
 
     /// One more event, whatever it is about.
@@ -82,7 +116,9 @@ impl Witness {
     pub fn agrees_with<'a>(&self, own: MemberId, members: impl Iterator<Item = (&'a MemberId, Standing)>) {
         let listed: BTreeMap<MemberId, Standing> =
             members.filter(|(id, _)| **id != own).map(|(id, standing)| (*id, standing)).collect();
-        assert_eq!(self.standing, listed, "the events of {own:?} tell another table than it has");
+        let told = self.told.iter().filter_map(|(id, told)| Some((*id, told.standing?)));
+        let told: BTreeMap<MemberId, Standing> = told.collect();
+        assert_eq!(told, listed, "the events of {own:?} tell another table than it has");
     }
 }
 

@@ -1,28 +1,43 @@
-//! Beacons to all that say nothing new: a thousand members say a million of them to each other in a second.
+//! What is said to all, kept once for all and in order, and heard by each node in batches.
 //!
-//! They are kept once for all, in order. A node takes in those that it has not had whenever something else
-//! happens to it, each at the moment at which it came; so a table is in the processor's cache for many of them.
-//! With ten beacons a second from each of those that a node watches, that is every few milliseconds.
+//! A thousand members say a million beacons to each other in a second. A node takes in those that it has not had whenever
+//! something happens to it, each at the moment at which it came; so a table is in the processor's cache for many of
+//! them. What says nothing new waits for that however long it takes: by a node's own beacons and timers that is every few
+//! milliseconds. Anything else is heard by everybody within two milliseconds, as if that was how long a
+//! process takes to get to its sockets.
+//!
+//! Beacons to a watcher alone wait likewise, as long as nobody accuses who says them.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use isle_mesh::member::{Epoch, Seq};
+use isle_mesh::member::{Epoch, MemberId, Seq};
 use isle_mesh::membership::Source;
-use isle_mesh::verify::{Verified, Word};
-use isle_mesh::wire::Message;
+use isle_mesh::verify::Word;
+use isle_mesh::wire::{Beacon, Message};
+use rand::RngExt;
 
-use crate::process::State;
-use crate::world::World;
+use crate::network::{Heard, MOMENTS};
+use crate::process::{Process, State};
+use crate::world::{Due, World};
 
-/// One of them.
+/// One word to all.
 struct Murmur {
     from: usize,
     at: Instant,
     source: Source,
-    word: Verified<Word>,
+    word: Heard,
     /// Who does not hear it is drawn from this.
     lots: u64,
+    /// Heard now by those alone who draw this; by all, if none.
+    moment: Option<usize>,
+}
+
+/// A beacon to one, that may wait.
+pub struct Letter {
+    pub at: Instant,
+    pub source: Source,
+    pub word: Heard,
 }
 
 /// Those of the last seconds.
@@ -33,32 +48,46 @@ pub struct Murmurs {
     first: u64,
     /// What each node said last but for load, digest and number.
     said: Vec<Option<(Epoch, Seq, bool, bool)>>,
+    /// When everybody is to listen.
+    rouses: BTreeSet<Instant>,
 }
 
 /// A node that stands still for longer has lost them.
 const KEPT: Duration = Duration::from_secs(3);
+/// Nobody is in doubt for longer without being accused again.
+const DOUBTED_FOR: Duration = Duration::from_secs(6);
+/// News waits for no longer than this.
+const ROUSE_EVERY: Duration = Duration::from_millis(2);
+
+fn says(word: &Word, beacon: &Beacon) -> Option<(Epoch, Seq, bool, bool)> {
+    Some((word.header.stamp.epoch, beacon.record_seq, beacon.full, beacon.deaf))
+}
 
 impl Murmurs {
-    /// The number that the next one will have.
-    pub fn end(&self) -> u64 {
-        self.first + self.kept.len() as u64
+    /// The number of the first that comes after this.
+    pub fn after(&self, now: Instant) -> u64 {
+        self.first + self.kept.partition_point(|murmur| murmur.at <= now) as u64
     }
 
     /// Whether this word says no more than the last to all of the same node did.
-    pub fn is_one(&mut self, node: usize, word: &Verified<Word>) -> bool {
+    fn is_one(&mut self, node: usize, word: &Word) -> bool {
         let Some(Message::Beacon(beacon)) = &word.message else { return false };
-        let says = Some((word.header.stamp.epoch, beacon.record_seq, beacon.full, beacon.deaf));
         if node >= self.said.len() {
             self.said.resize(node + 1, None);
         }
+        let says = says(word, beacon);
         std::mem::replace(&mut self.said[node], says) == says
     }
 
-    /// Keeps one that comes to all at that moment.
-    pub fn say(&mut self, from: usize, at: Instant, source: Source, word: Verified<Word>, lots: u64) {
-        let murmur = Murmur { from, at, source, word, lots };
+    /// Whether a word to one does.
+    fn is_nothing_new(&self, node: usize, word: &Word) -> bool {
+        let Some(Message::Beacon(beacon)) = &word.message else { return false };
+        self.said.get(node).is_some_and(|said| *said == says(word, beacon))
+    }
+
+    fn keep(&mut self, murmur: Murmur) {
         // Those said shortly before may come later.
-        let behind = self.kept.iter().rev().take_while(|earlier| earlier.at > at).count();
+        let behind = self.kept.iter().rev().take_while(|earlier| earlier.at > murmur.at).count();
         self.kept.insert(self.kept.len() - behind, murmur);
     }
 
@@ -71,31 +100,99 @@ impl Murmurs {
 }
 
 impl World {
-    /// Lets a node take in what has come to it.
-    pub fn listen(&mut self, node: usize) {
-        let process = &mut self.processes[node];
-        let begin = process.heard.max(self.murmurs.first);
-        if process.state != State::Running || begin == self.murmurs.end() {
+    /// Says a word to all who hear it.
+    pub fn murmur(&mut self, from: usize, source: Source, word: Heard) {
+        let lots = self.random.random();
+        if self.murmurs.is_one(from, &word) {
+            let at = self.now + self.network.takes(&mut self.random);
+            self.murmurs.keep(Murmur { from, at, source, word, lots, moment: None });
             return;
         }
+        for moment in 0..MOMENTS {
+            let at = self.now + self.network.takes(&mut self.random);
+            let moment = Some(moment);
+            self.murmurs.keep(Murmur { from, at, source, word: word.clone(), lots, moment });
+            self.rouse_by(at);
+        }
+    }
+
+    /// Everybody listens soon after that.
+    fn rouse_by(&mut self, at: Instant) {
+        let ahead = self.murmurs.rouses.range(at..).next();
+        if ahead.is_none_or(|rouse| *rouse > at + ROUSE_EVERY) {
+            self.murmurs.rouses.insert(at + ROUSE_EVERY);
+            self.at(at + ROUSE_EVERY, Due::Rouse);
+        }
+    }
+
+    pub fn rouse(&mut self) {
+        self.murmurs.rouses.remove(&self.now);
+        self.all_listen();
+    }
+
+    /// Notes whom this word accuses.
+    pub fn note_accusation(&mut self, word: &Word) {
+        if let Some(Message::Suspect(vote)) = &word.message {
+            self.accused.insert(vote.target, self.now);
+        }
+    }
+
+    fn is_accused_lately(&self, id: &MemberId) -> bool {
+        self.accused.get(id).is_some_and(|at| self.now - *at < DOUBTED_FOR)
+    }
+
+    /// Leaves a word to one where it is found when that one next listens, if it may wait.
+    pub fn leave_letter(&mut self, from: usize, to: usize, letter: Letter) -> Option<Letter> {
+        let accused = self.is_accused_lately(&letter.word.header.author);
+        if accused || !self.murmurs.is_nothing_new(from, &letter.word) || to >= self.processes.len() {
+            return Some(letter);
+        }
+        let letters = &mut self.processes[to].letters;
+        let behind = letters.iter().rev().take_while(|earlier| earlier.at > letter.at).count();
+        letters.insert(letters.len() - behind, letter);
+        None
+    }
+
+    /// Lets a node take in what has come to it.
+    pub fn listen(&mut self, node: usize) {
+        if self.hear(node) {
+            self.after_input(node);
+        }
+    }
+
+    /// The same without carrying out what comes of it. Returns whether anything had come.
+    pub fn hear(&mut self, node: usize) -> bool {
+        let process = &mut self.processes[node];
+        if process.state != State::Running {
+            return false;
+        }
+        let begin = process.heard.max(self.murmurs.first);
         let mut place = usize::try_from(begin - self.murmurs.first).expect("an index of what is kept");
-        while let Some(murmur) = self.murmurs.kept.get(place).filter(|murmur| murmur.at <= self.now) {
+        let mut heard = false;
+        loop {
+            let murmur = self.murmurs.kept.get(place).filter(|murmur| murmur.at <= self.now);
+            let until = murmur.map_or(self.now, |murmur| murmur.at);
+            while process.letters.front().is_some_and(|letter| letter.at <= until) {
+                let Some(letter) = process.letters.pop_front() else { break };
+                self.measures.deliveries += 1;
+                heard = true;
+                take_in(process, letter.at, letter.source, &letter.word);
+            }
+            let Some(murmur) = murmur else { break };
             place += 1;
-            if murmur.from == node {
+            let not_now = murmur.moment.is_some_and(|moment| moment != moment_of(murmur.lots, node));
+            if not_now || murmur.from == node {
                 continue;
             }
             if self.network.misses(&mut self.random, murmur.at, murmur.lots, murmur.from, node) {
                 continue;
             }
-            process.traffic.received(true, murmur.word.bytes.len());
             self.measures.deliveries += 1;
-            let _ = process.machine.handle_word(murmur.at, murmur.source, &murmur.word);
+            heard = true;
+            take_in(process, murmur.at, murmur.source, &murmur.word);
         }
-        let end = self.murmurs.first + place as u64;
-        if process.heard != end {
-            process.heard = end;
-            self.after_input(node);
-        }
+        process.heard = self.murmurs.first + place as u64;
+        heard
     }
 
     /// The same for all, so that what they know is what they can know now.
@@ -105,4 +202,15 @@ impl World {
         }
         self.murmurs.forget(self.now.checked_sub(KEPT).unwrap_or(self.began));
     }
+}
+
+/// At the moment it came, or at which the process got to it.
+fn take_in(process: &mut Process, at: Instant, source: Source, word: &Heard) {
+    process.traffic.received(source.shared, word.bytes.len());
+    let _ = process.machine.handle_word(at.max(process.resumed), source, word);
+}
+
+/// At which of the moments of a word a node hears it.
+fn moment_of(lots: u64, node: usize) -> usize {
+    (lots.rotate_left(17) as usize ^ (node.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32)) % MOMENTS
 }

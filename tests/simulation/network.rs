@@ -2,7 +2,9 @@
 //! in one direction.
 
 use std::collections::{BTreeSet, HashMap};
+use std::hash::BuildHasherDefault;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -11,7 +13,7 @@ use isle_mesh::wire::MeshTag;
 use rand::RngExt;
 use rand::rngs::SmallRng;
 
-use crate::invariants::Evidence;
+use crate::invariants::{Evidence, Words};
 
 /// Port of every node's private socket, and of the shared one.
 pub const PRIVATE: u16 = 40_000;
@@ -33,6 +35,9 @@ pub fn private_of(node: usize) -> SocketAddr {
     SocketAddr::new(ip_of(node), PRIVATE)
 }
 
+/// A word as all who hear it share it.
+pub type Heard = Arc<Verified<Word>>;
+
 /// What the wire does to datagrams.
 pub struct Network {
     /// Share of deliveries that are lost, and that come twice.
@@ -50,8 +55,8 @@ pub struct Network {
     pub halved: bool,
     paths: HashMap<(usize, usize), Path>,
     ears: Vec<Path>,
-    latest: Option<(Bytes, Verified<Word>)>,
-    verified: HashMap<Bytes, Verified<Word>>,
+    latest: Option<(Bytes, Heard)>,
+    verified: HashMap<Bytes, Heard, BuildHasherDefault<Words>>,
     scheme: Scheme,
     pub evidence: Evidence,
     /// A sample of all words ever said, to be said again.
@@ -97,7 +102,7 @@ impl Network {
             paths: HashMap::new(),
             ears: Vec::new(),
             latest: None,
-            verified: HashMap::new(),
+            verified: HashMap::default(),
             scheme,
             evidence: Evidence::default(),
             recorded: Vec::new(),
@@ -197,23 +202,24 @@ impl Network {
     }
 
     /// The word in these bytes. It is decoded and checked once, however many hear it.
-    pub fn word(&mut self, bytes: &Bytes) -> Verified<Word> {
+    pub fn word(&mut self, bytes: &Bytes) -> Heard {
         if let Some((_, word)) = self.latest.as_ref().filter(|(latest, _)| latest.as_ptr() == bytes.as_ptr())
         {
             return word.clone();
         }
-        if let Some(word) = self.verified.get(bytes) {
-            return word.clone();
-        }
         let word =
             verify_as(self.scheme, MeshTag::of("isle"), bytes.clone()).expect("nodes sign what they say");
+        let word = Arc::new(word);
         self.evidence.hear(&word);
         self.latest = Some((bytes.clone(), word.clone()));
         word
     }
 
     /// The same for words that are met again, as those of tables are.
-    pub fn kept_word(&mut self, bytes: &Bytes) -> Verified<Word> {
+    pub fn kept_word(&mut self, bytes: &Bytes) -> Heard {
+        if let Some(word) = self.verified.get(bytes) {
+            return word.clone();
+        }
         let word = self.word(bytes);
         if self.verified.len() > 50_000 {
             self.verified.clear();

@@ -1,18 +1,19 @@
 //! A node's process: the machine, and whether it runs, stands still, or is no more.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use isle_mesh::event::Event;
 use isle_mesh::identity::Identity;
 use isle_mesh::member::{Address, Epoch, MemberId};
 use isle_mesh::membership::{Interface, Membership, Settings, Source};
-use isle_mesh::verify::{Scheme, Verified, Word};
+use isle_mesh::verify::Scheme;
 use isle_mesh::wire::MeshTag;
 
 use crate::invariants::Witness;
 use crate::measures::Traffic;
-use crate::network::{PRIVATE, ip_of};
+use crate::murmur::Letter;
+use crate::network::{Heard, PRIVATE, ip_of};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum State {
@@ -48,9 +49,13 @@ pub struct Process {
     pub witness: Witness,
     /// When it is next to be woken, as noted in the world's agenda.
     pub wake: Option<Instant>,
-    pub inbox: Vec<(Source, Verified<Word>)>,
+    pub inbox: Vec<(Source, Heard)>,
     /// Number of the murmur that it is to hear next.
     pub heard: u64,
+    /// Beacons to it alone that wait until it listens, in order.
+    pub letters: VecDeque<Letter>,
+    /// Since when it runs without standing still: it got to nothing before.
+    pub resumed: Instant,
     /// Stands still now and then.
     pub stalls: bool,
     /// From when to when it last stood still.
@@ -119,6 +124,8 @@ impl Process {
             wake: None,
             inbox: Vec::new(),
             heard: 0,
+            letters: VecDeque::new(),
+            resumed: now,
             stalls: false,
             stood_still: None,
             traffic: Traffic::default(),

@@ -1,7 +1,7 @@
 //! The island as a whole: its clock, its agenda, and the sentences that scenarios are made of.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
@@ -10,14 +10,14 @@ use isle_mesh::event::EventKind;
 use isle_mesh::member::{Epoch, MemberId, Standing};
 use isle_mesh::membership::{Destination, Fetch, Membership, Source};
 use isle_mesh::transfer::VerifiedTransfer;
-use isle_mesh::verify::{Scheme, Verified, Word};
+use isle_mesh::verify::Scheme;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
-use crate::invariants::Farewells;
+use crate::invariants::{Farewells, Members};
 use crate::measures::Measures;
-use crate::murmur::Murmurs;
-use crate::network::{Network, SHARED, ip_of, node_at, private_of};
+use crate::murmur::{Letter, Murmurs};
+use crate::network::{Heard, Network, SHARED, ip_of, node_at, private_of};
 use crate::process::{Process, Site, State};
 use crate::voice::{Say, Voice, voice_at};
 
@@ -27,16 +27,18 @@ pub enum Due {
     Arrival {
         to: usize,
         source: Source,
-        word: Verified<Word>,
+        word: Heard,
     },
     /// A word for all, at those who hear it at that moment.
     Spread {
         to: Vec<u32>,
         source: Source,
-        word: Verified<Word>,
+        word: Heard,
     },
     /// One that only authors words has one to say.
     Voice(usize, Epoch, Say),
+    /// Everybody hears what was said to all.
+    Rouse,
     Stall(usize),
     Resume(usize),
     /// A second is over: what was counted in it is put to the rest.
@@ -78,8 +80,10 @@ pub struct World {
     pub farewell_at: BTreeMap<MemberId, Instant>,
     crashed_at: BTreeMap<MemberId, Instant>,
     first_word: BTreeMap<MemberId, Instant>,
+    /// Who was last called silent by anybody, and when.
+    pub accused: Members<Instant>,
     /// Nodes that share an address with an earlier life.
-    by_id: HashMap<MemberId, usize>,
+    by_id: Members<usize>,
     pub started_within: Duration,
     pub measures: Measures,
 }
@@ -155,7 +159,8 @@ fn island_of(nodes: usize, seed: u64, scheme: Scheme) -> World {
         farewell_at: BTreeMap::new(),
         crashed_at: BTreeMap::new(),
         first_word: BTreeMap::new(),
-        by_id: HashMap::new(),
+        accused: Members::default(),
+        by_id: Members::default(),
         started_within: Duration::ZERO,
         measures: Measures::default(),
     };
@@ -293,7 +298,7 @@ impl World {
     pub fn start(&mut self, node: usize, key: u64, epoch: Epoch) {
         let seed = self.random.random();
         let mut process = Process::start(node, key, epoch, seed, self.now, self.scheme, &self.site);
-        process.heard = self.murmurs.end();
+        process.heard = self.murmurs.after(self.now);
         self.by_id.insert(process.id, node);
         self.crashed_at.remove(&process.id).filter(|_| epoch > Epoch(1));
         self.first_word.insert(process.id, self.now);
@@ -302,6 +307,7 @@ impl World {
             if let Some(wake) = self.processes[node].wake.take() {
                 self.wakes.remove(&(wake, node));
             }
+            process.letters = std::mem::take(&mut self.processes[node].letters);
             self.processes[node] = process;
         } else {
             assert_eq!(node, self.processes.len(), "nodes are numbered without gaps");
@@ -332,6 +338,7 @@ impl World {
             }
             Due::Voice(voice, epoch, say) if self.voices[voice].epoch() == epoch => self.speak(voice, say),
             Due::Voice(..) => {}
+            Due::Rouse => self.rouse(),
             Due::Stall(node) => {
                 if self.processes[node].state == State::Running {
                     let until = self.now + Duration::from_millis(self.random.random_range(200..1_500));
@@ -359,11 +366,11 @@ impl World {
         }
     }
 
-    fn arrive(&mut self, to: usize, source: Source, word: &Verified<Word>) {
+    fn arrive(&mut self, to: usize, source: Source, word: &Heard) {
         if to >= self.processes.len() {
             return;
         }
-        self.listen(to);
+        let heard = self.hear(to);
         let process = &mut self.processes[to];
         process.traffic.received(source.shared, word.bytes.len());
         match process.state {
@@ -375,6 +382,7 @@ impl World {
             State::Stalled(_) if process.inbox.len() < INBOX_MAX => {
                 process.inbox.push((source, word.clone()));
             }
+            _ if heard => self.after_input(to),
             _ => {}
         }
     }
@@ -386,10 +394,11 @@ impl World {
             return;
         }
         self.processes[node].state = State::Running;
+        self.processes[node].resumed = now;
         for (source, word) in std::mem::take(&mut self.processes[node].inbox) {
             let _ = self.processes[node].machine.handle_word(now, source, &word);
         }
-        self.listen(node);
+        self.hear(node);
         self.processes[node].machine.handle_timeout(now);
         self.after_input(node);
     }
@@ -397,7 +406,7 @@ impl World {
     fn wake(&mut self, node: usize) {
         let now = self.now;
         self.processes[node].wake = None;
-        self.listen(node);
+        self.hear(node);
         let process = &mut self.processes[node];
         if matches!(process.state, State::Running | State::Leaving) {
             process.machine.handle_timeout(now);
@@ -466,13 +475,10 @@ impl World {
 
     pub fn send_to_everyone(&mut self, from: usize, bytes: &Bytes) {
         let word = self.network.word(bytes);
+        self.note_accusation(&word);
         let source = source_of(from, true);
-        if self.scheme == Scheme::StandIn
-            && self.network.duplication == 0.0
-            && self.murmurs.is_one(from, &word)
-        {
-            let (after, lots) = (self.network.takes(&mut self.random), self.random.random());
-            return self.murmurs.say(from, self.now + after, source, word, lots);
+        if self.is_batched() {
+            return self.murmur(from, source, word);
         }
         for (after, to) in self.network.spread(&mut self.random, self.now, from, self.processes.len()) {
             if !to.is_empty() {
@@ -483,10 +489,22 @@ impl World {
 
     pub fn send(&mut self, from: usize, to: usize, shared: bool, bytes: &Bytes) {
         let word = self.network.word(bytes);
+        self.note_accusation(&word);
         let source = source_of(from, shared);
         for after in self.network.arrivals(&mut self.random, self.now, from, to) {
-            self.at(self.now + after, Due::Arrival { to, source, word: word.clone() });
+            let mut letter = Some(Letter { at: self.now + after, source, word: word.clone() });
+            if self.is_batched() {
+                letter = letter.and_then(|letter| self.leave_letter(from, to, letter));
+            }
+            if let Some(Letter { at, source, word }) = letter {
+                self.at(at, Due::Arrival { to, source, word });
+            }
         }
+    }
+
+    /// Whether words are heard in batches: in large islands, where they are not doubled.
+    fn is_batched(&self) -> bool {
+        self.scheme == Scheme::StandIn && self.network.duplication == 0.0
     }
 
     fn close_second(&mut self) {
@@ -534,10 +552,16 @@ impl World {
 
     fn table_of(&mut self, node: usize) -> VerifiedTransfer {
         let transfer = self.processes[node].machine.export(self.now);
-        let words =
-            transfer.words.iter().map(|word| (self.network.kept_word(&word.bytes), word.age)).collect();
-        let floors =
-            transfer.floors.iter().map(|floor| (self.network.kept_word(&floor.bytes), floor.age)).collect();
+        let words = transfer
+            .words
+            .iter()
+            .map(|word| (self.network.kept_word(&word.bytes).as_ref().clone(), word.age))
+            .collect();
+        let floors = transfer
+            .floors
+            .iter()
+            .map(|floor| (self.network.kept_word(&floor.bytes).as_ref().clone(), floor.age))
+            .collect();
         VerifiedTransfer { words, floors, refused: 0 }
     }
 

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::run::{cargo, demand};
 use crate::scenarios;
+use crate::sim::SIMULATION;
 
 /// What to compare.
 #[derive(Subcommand)]
@@ -118,7 +119,7 @@ impl Detection {
 
     /// Isle's own state machine.
     fn simulate(&self, report: &Path) -> Result<()> {
-        let mut command = cargo(&["test", "--package", "isle", "--test", "simulation", "--"]);
+        let mut command = cargo(&SIMULATION);
         command.args(["beside_rivals", "--include-ignored"]);
         for (name, value) in self.settings() {
             command.env(format!("ISLE_SIMULATION_{}", name.to_uppercase()), value);

@@ -36,9 +36,14 @@ pub(crate) struct Simulation {
     report: Option<std::path::PathBuf>,
 }
 
-/// Runs it on the development build, which is optimised: the release build is a third faster and takes minutes to link.
+/// The tests of `tests/simulation` on a build of their own: without the assertions of a development build, and
+/// without the minutes that a release takes to link.
+pub(crate) const SIMULATION: [&str; 6] =
+    ["test", "--profile", "simulation", "--package", "isle-simulation", "--"];
+
+/// Runs it.
 pub(crate) fn run(what: &Simulation) -> Result<()> {
-    let mut command = cargo(&["test", "--package", "isle", "--test", "simulation", "--"]);
+    let mut command = cargo(&SIMULATION);
     command.args(["--include-ignored"]);
     // Lines of one scenario stay together; a trace is to be read while it runs.
     if what.trace {
