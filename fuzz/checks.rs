@@ -411,14 +411,14 @@ fn words() -> &'static [Bytes] {
                 .take(3)
                 .map(|voter| key(voter).sign_word(tag, &Message::Suspect(vote), Seq(100 + number)))
                 .collect();
-            words.push(identity.sign_word(tag, &Message::Announce(record.clone()), Seq(7)));
+            words.push(identity.sign_word(tag, &Message::Announce(record.clone().into()), Seq(7)));
             words.push(identity.sign_word(tag, &Message::Beacon(pulse(7)), Seq(8)));
             words.push(identity.sign_word(tag, &Message::Beacon(pulse(7)), Seq(200)));
             let draining = Record { draining: true, ..record.clone() };
-            words.push(identity.sign_word(tag, &Message::Announce(draining), Seq(300)));
+            words.push(identity.sign_word(tag, &Message::Announce(draining.into()), Seq(300)));
             let farewell = Farewell { reason: LeaveReason::Stopped };
             words.push(identity.sign_word(tag, &Message::Farewell(farewell), Seq(301)));
-            words.push(again.sign_word(tag, &Message::Announce(record), Seq(1)));
+            words.push(again.sign_word(tag, &Message::Announce(record.into()), Seq(1)));
             words.push(again.sign_word(tag, &Message::Beacon(pulse(1)), Seq(2)));
             words.extend(votes.iter().cloned());
             words.push(key(7).sign_word(tag, &Message::Down(Down { votes }), Seq(number)));

@@ -1,16 +1,106 @@
-//! Maps from members to what is kept of them: looked up several times for each of a thousand datagrams a second.
+//! Maps from members to what is kept of them: looked up many times for each of a thousand datagrams a second.
 //!
 //! In the order of insertion, so that a seed replays everything. Who chooses keys does not know the hasher's seed.
+
+use std::ops::Deref;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use foldhash::quality::FixedState;
 use indexmap::IndexMap;
 
 use crate::member::MemberId;
 
-/// A map by member.
-pub(crate) type ByMember<V> = IndexMap<MemberId, V, FixedState>;
+/// A map by member. What is done with one word asks for its author again and again, so the place that was found last is
+/// looked at first: that costs a comparison of keys and no hash.
+#[derive(Debug)]
+pub(crate) struct ByMember<V> {
+    map: IndexMap<MemberId, V, FixedState>,
+    /// Only a guess: any number does no harm.
+    last: AtomicUsize,
+}
 
 /// An empty one.
 pub(crate) fn by_member<V>(seed: u64) -> ByMember<V> {
-    IndexMap::with_hasher(FixedState::with_seed(seed))
+    ByMember { map: IndexMap::with_hasher(FixedState::with_seed(seed)), last: AtomicUsize::new(0) }
+}
+
+impl<V> ByMember<V> {
+    #[inline]
+    fn place_of(&self, id: &MemberId) -> Option<usize> {
+        let last = self.last.load(Ordering::Relaxed);
+        if self.map.get_index(last).is_some_and(|(found, _)| found == id) {
+            return Some(last);
+        }
+        let place = self.map.get_index_of(id)?;
+        self.last.store(place, Ordering::Relaxed);
+        Some(place)
+    }
+
+    #[inline]
+    pub(crate) fn get(&self, id: &MemberId) -> Option<&V> {
+        self.map.get_index(self.place_of(id)?).map(|(_, value)| value)
+    }
+
+    #[inline]
+    pub(crate) fn get_mut(&mut self, id: &MemberId) -> Option<&mut V> {
+        let place = self.place_of(id)?;
+        self.map.get_index_mut(place).map(|(_, value)| value)
+    }
+
+    #[inline]
+    pub(crate) fn contains_key(&self, id: &MemberId) -> bool {
+        self.place_of(id).is_some()
+    }
+
+    pub(crate) fn get_or_insert_with(&mut self, id: MemberId, value: impl FnOnce() -> V) -> &mut V {
+        let place = self.place_of(&id).unwrap_or_else(|| self.map.insert_full(id, value()).0);
+        &mut self.map[place]
+    }
+
+    pub(crate) fn insert(&mut self, id: MemberId, value: V) -> Option<V> {
+        self.map.insert(id, value)
+    }
+
+    pub(crate) fn swap_remove(&mut self, id: &MemberId) -> Option<V> {
+        self.map.swap_remove(id)
+    }
+}
+
+/// For all that only reads it as a whole.
+impl<V> Deref for ByMember<V> {
+    type Target = IndexMap<MemberId, V, FixedState>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.map
+    }
+}
+
+impl<'a, V> IntoIterator for &'a ByMember<V> {
+    type Item = (&'a MemberId, &'a V);
+    type IntoIter = indexmap::map::Iter<'a, MemberId, V>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.map.iter()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_place_found_last_is_no_more_than_a_guess() {
+        let id = |number: u8| MemberId([number; 32]);
+        let mut map = by_member(7);
+        for number in 0..3 {
+            *map.get_or_insert_with(id(number), || 0) += number;
+        }
+        assert_eq!((map.get(&id(2)), map.get(&id(3))), (Some(&2), None));
+        assert_eq!(map.swap_remove(&id(2)), Some(2));
+        assert_eq!((map.get(&id(2)), map.get(&id(1))), (None, Some(&1)));
+        assert_eq!(map.swap_remove(&id(0)), Some(0));
+        assert_eq!((map.get(&id(1)), map.get(&id(0))), (Some(&1), None));
+        assert_eq!(map.get_mut(&id(1)), Some(&mut 1));
+        assert!(!map.contains_key(&id(2)));
+    }
 }

@@ -186,7 +186,7 @@ impl Far {
             Advance::Past => {
                 if self.table.get(&id).is_some_and(|entry| entry.record.is_some() && entry.has_left()) {
                     let is_listed = self.members.contains_key(&id);
-                    self.members.entry(id).or_insert_with(FarMember::new).standing = Standing::Left;
+                    self.members.get_or_insert_with(id, FarMember::new).standing = Standing::Left;
                     self.publish(now, id, (!is_listed).then_some(EventKind::Left));
                 }
             }
@@ -199,7 +199,7 @@ impl Far {
     fn has_news(&mut self, now: Instant, id: MemberId, bytes: Bytes, joined: bool) {
         let record = self.record(&id).map(|(stamp, record)| (stamp, record.draining));
         let Some((stamp, draining)) = record else { return };
-        let member = self.members.entry(id).or_insert_with(FarMember::new);
+        let member = self.members.get_or_insert_with(id, FarMember::new);
         let was_draining = member.view.as_ref().is_some_and(|view| view.record.draining && !joined);
         let was_down = member.standing == Standing::Down;
         self.acquit(id);

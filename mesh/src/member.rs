@@ -18,6 +18,7 @@ pub struct MemberId(pub [u8; 32]);
 
 /// All of it, in words: keys may be chosen, so a part is not enough.
 impl Hash for MemberId {
+    #[inline]
     fn hash<H: Hasher>(&self, state: &mut H) {
         let (words, _) = self.0.as_chunks::<8>();
         words.iter().for_each(|word| state.write_u64(u64::from_ne_bytes(*word)));
@@ -26,6 +27,7 @@ impl Hash for MemberId {
 
 /// By bytes. Keys are random, so their first eight nearly always decide: tables are looked up for every datagram.
 impl Ord for MemberId {
+    #[inline]
     fn cmp(&self, other: &Self) -> Ordering {
         self.head().cmp(&other.head()).then_with(|| self.0.cmp(&other.0))
     }

@@ -85,6 +85,7 @@ use peer::Peer;
 use rate::Rates;
 use refute::Spoken;
 use timers::{Timer, Timers};
+use watch::Looked;
 use watchers::Watched;
 
 /// The state machine of one node.
@@ -139,8 +140,7 @@ pub struct Membership {
     stop: Option<StopReason>,
     counters: Counters,
     event_number: u64,
-    /// The last event before we looked around.
-    looked_at: u64,
+    looked: Looked,
     transmits: VecDeque<Transmit>,
     events: VecDeque<Event>,
     changes: VecDeque<Arc<Member>>,
@@ -213,7 +213,7 @@ impl Membership {
             stop: None,
             counters: Counters::default(),
             event_number: 0,
-            looked_at: 0,
+            looked: Looked::default(),
             transmits: VecDeque::new(),
             events: VecDeque::new(),
             changes: VecDeque::new(),
@@ -325,7 +325,7 @@ impl Membership {
     /// When to call [`handle_timeout`](Self::handle_timeout).
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Wakeup> {
-        self.timers.next().map(|(at, timer)| Wakeup { at, why: timer.name() })
+        self.timers.next().map(|(at, why)| Wakeup { at, why })
     }
 
     /// Why this node must stop, if it must.

@@ -78,14 +78,14 @@ pub struct Entry {
 }
 
 impl Entry {
-    fn new(via: Via, order: u64, now: Instant) -> Self {
+    fn new(via: Via, order: u64) -> Self {
         Self {
             record: None,
             pulse: None,
             end: None,
             proven: false,
             duplicate: false,
-            gone: Some(now),
+            gone: None,
             down: false,
             share: 0,
             via,
@@ -230,7 +230,9 @@ impl Table {
         };
         match held {
             // The same stamp on other bytes is for `merge` to judge.
-            Some((stamp, held)) if header.stamp < stamp || held == bytes => Err(Refused::Stale),
+            Some((stamp, held)) if header.stamp < stamp || header.stamp == stamp && held == bytes => {
+                Err(Refused::Stale)
+            }
             _ => Ok(()),
         }
     }
@@ -266,7 +268,7 @@ impl Table {
             Message::Announce(record) => {
                 let first = entry.record.is_none();
                 let share = digest_of(&bytes);
-                let value = Arc::new(record.clone());
+                let value = record.clone();
                 put(&mut entry.record, &mut entry.duplicate, Said { stamp, bytes, value })?;
                 entry.share = share;
                 match (entry.has_left(), first || had_left) {
@@ -295,8 +297,11 @@ impl Table {
         }
         self.digest = self.digest.wrapping_sub(counted).wrapping_add(entry.counted());
         self.restate(id, now);
-        self.floors.lift(&id);
-        self.doubted.lift(&id);
+        if advance != Advance::Pulse {
+            // Floors and entries exclude each other, and a pulse makes no entry.
+            self.floors.lift(&id);
+            self.doubted.lift(&id);
+        }
         Ok(advance)
     }
 
@@ -335,6 +340,12 @@ impl Table {
             self.gone_by_age.remove(&(old, *id));
             self.gone_by_age.insert((since, *id));
         }
+    }
+
+    /// Whether any member is gone: has left, is down, or is known by its farewell alone.
+    #[must_use]
+    pub fn has_gone(&self) -> bool {
+        !self.gone_by_age.is_empty()
     }
 
     /// The member that has been gone for longest, if that is [`GONE_LISTED`] or more.
@@ -427,8 +438,7 @@ impl Table {
         }
         self.inserted += 1;
         self.room.take(id, via, self.inserted);
-        self.entries.insert(id, Entry::new(via, self.inserted, now));
-        self.gone_by_age.insert((now, id));
+        self.entries.insert(id, Entry::new(via, self.inserted));
         Ok(())
     }
 
@@ -478,7 +488,7 @@ pub fn digest_of_down(share: u64) -> u64 {
 
 fn put<T>(slot: &mut Option<Said<T>>, duplicate: &mut bool, said: Said<T>) -> Result<(), Refused> {
     if let Some(held) = slot {
-        if said.stamp < held.stamp || said.bytes == held.bytes {
+        if said.stamp < held.stamp || said.stamp == held.stamp && said.bytes == held.bytes {
             return Err(Refused::Stale);
         }
         if said.stamp == held.stamp {

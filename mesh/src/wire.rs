@@ -8,6 +8,7 @@
 //! Source: NETWORK.md, "Datagrams".
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -169,7 +170,7 @@ impl Header {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Message {
     /// "I am here and this is me." Slot: record.
-    Announce(Record),
+    Announce(Arc<Record>),
     /// "I still am, and this busy." Slot: pulse.
     Beacon(Beacon),
     /// "I am new: who is there?"

@@ -245,9 +245,9 @@ fn accepted() -> Vec<Vector> {
     let busy = Beacon { full: true, deaf: true, ..beacon() };
     let bridging = Beacon { far: Some(0x1112_1314_1516_1718), ..beacon() };
     vec![
-        says("announce", "A full record.", 17, Message::Announce(record())),
-        says("announce-least", "The least that a record says.", 17, Message::Announce(least_record())),
-        says("announce-draining", "Stops soon.", 18, Message::Announce(draining)),
+        says("announce", "A full record.", 17, Message::Announce(record().into())),
+        says("announce-least", "The least that a record says.", 17, Message::Announce(least_record().into())),
+        says("announce-draining", "Stops soon.", 18, Message::Announce(draining.into())),
         says("beacon", "A pulse.", 19, Message::Beacon(beacon())),
         says("beacon-busy", "A pulse of a node that is full and deaf.", 20, Message::Beacon(busy)),
         says("beacon-bridge", "A pulse of a bridge.", 30, Message::Beacon(bridging)),
@@ -410,7 +410,7 @@ fn bodies() -> Vec<Vector> {
     let other = Identity::for_test(2);
     let word = |bytes, millis| TransferWord { bytes, age: Duration::from_millis(millis) };
     let words = vec![
-        word(own.sign_word(tag(), &Message::Announce(least_record()), Seq(17)), 29_000),
+        word(own.sign_word(tag(), &Message::Announce(least_record().into()), Seq(17)), 29_000),
         word(own.sign_word(tag(), &Message::Beacon(beacon()), Seq(19)), 120),
     ];
     let floor =

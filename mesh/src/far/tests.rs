@@ -50,7 +50,7 @@ fn record(island: &str, watchers: &[u64], draining: bool) -> Record {
 }
 
 fn announce(author: u64, seq: u64, island: &str, watchers: &[u64]) -> FarWord {
-    word(author, 1, seq, &Message::Announce(record(island, watchers, false)))
+    word(author, 1, seq, &Message::Announce(record(island, watchers, false).into()))
 }
 
 fn pulse(author: u64, seq: u64) -> FarWord {
@@ -195,7 +195,7 @@ fn only_what_advances_the_table_is_told() {
     assert_eq!(rig.hear(&announce(1, 3, "south", &[2])), Ok(()));
     assert_eq!(rig.told(), (vec![EventKind::Updated], vec![What::Own]));
     assert_eq!(rig.hear(&announce(1, 2, "south", &[])), Err(Refused::Stale));
-    let draining = word(1, 1, 5, &Message::Announce(record("south", &[], true)));
+    let draining = word(1, 1, 5, &Message::Announce(record("south", &[], true).into()));
     assert_eq!(rig.hear(&draining), Ok(()));
     assert_eq!(rig.told(), (vec![EventKind::Draining], vec![What::Own]));
     assert_eq!(rig.hear(&last), Ok(()));
@@ -204,7 +204,7 @@ fn only_what_advances_the_table_is_told() {
     let _ = rig.hear(&announce(1, 8, "south", &[]));
     assert_eq!(rig.hear(&last), Err(Refused::Stale));
     assert_eq!((rig.told(), rig.standing(1)), ((vec![], vec![]), Some(Standing::Left)));
-    let again = word(1, 2, 1, &Message::Announce(record("south", &[], false)));
+    let again = word(1, 2, 1, &Message::Announce(record("south", &[], false).into()));
     assert_eq!(rig.hear(&again), Ok(()));
     assert_eq!(rig.told(), (vec![EventKind::Joined], vec![What::Own]));
     assert_eq!(rig.standing(1), Some(Standing::Alive));
@@ -481,7 +481,7 @@ fn any_words() -> Vec<FarWord> {
         words.push(pulse(author, 3));
         words.push(pulse(author, 5));
         words.push(certificate(author, 6, 6, &[4, 5]));
-        words.push(word(author, 2, 1, &Message::Announce(record("west", &[], false))));
+        words.push(word(author, 2, 1, &Message::Announce(record("west", &[], false).into())));
     }
     words.push(farewell(2, 8));
     words

@@ -63,6 +63,7 @@ impl Membership {
             self.record.addresses = addresses;
         }
         self.networks_changed(now);
+        self.publish_all(now);
         if self.record_said.is_some() {
             // Said even if nothing changed in it: who is on a new network has not heard it.
             self.say_record(now);
@@ -80,7 +81,7 @@ impl Membership {
 
     /// Signs the record anew and sends it to everyone, with its copies.
     pub(super) fn say_record(&mut self, now: Instant) {
-        let bytes = self.sign(&Message::Announce(self.record.clone()));
+        let bytes = self.sign(&Message::Announce(self.record.clone().into()));
         let stamp = Stamp { epoch: self.identity.epoch(), seq: self.seq };
         let first = self.record_said.is_none();
         self.record_digest = crate::table::digest_of(&bytes);

@@ -13,7 +13,8 @@ use bytes::Bytes;
 
 use super::receive::Way;
 use super::{Membership, Source};
-use crate::member::{MemberId, Stamp, Standing};
+use crate::member::{Epoch, Load, MemberId, Stamp, Standing};
+use crate::table::Entry;
 use crate::verify::{Refused, Verified, Word};
 use crate::wire::{Beacon, Header, Message, kind};
 
@@ -28,15 +29,44 @@ const EAGER: Duration = Duration::from_secs(10);
 /// A pulse as it came.
 #[derive(Debug)]
 pub(super) struct Raw {
-    pub(super) bytes: Bytes,
     pub(super) stamp: Stamp,
+    pub(super) bytes: Bytes,
     pub(super) at: Instant,
     pub(super) from: Source,
 }
 
+/// What the table holds of a member that is proven, as far as its next pulse is measured by it: kept with the peer, so that a
+/// pulse that says nothing new is one look-up and not two.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Known {
+    record: Stamp,
+    pulse: Stamp,
+    load: Load,
+    full: bool,
+    deaf: bool,
+}
+
+impl Known {
+    fn of(entry: &Entry) -> Option<Self> {
+        let (record, pulse) = (entry.record.as_ref()?, entry.pulse.as_ref()?);
+        let Beacon { load, full, deaf, .. } = pulse.value;
+        entry.proven.then_some(Self { record: record.stamp, pulse: pulse.stamp, load, full, deaf })
+    }
+
+    /// Whether this beacon, said in `epoch`, differs by no more than a little load.
+    fn covers(&self, epoch: Epoch, beacon: &Beacon) -> bool {
+        let step = (self.load.capacity / 4).max(1);
+        epoch == self.record.epoch
+            && beacon.record_seq == self.record.seq
+            && (beacon.full, beacon.deaf) == (self.full, self.deaf)
+            && beacon.load.capacity == self.load.capacity
+            && beacon.load.in_flight.abs_diff(self.load.in_flight) < step
+    }
+}
+
 impl Membership {
     /// Lets a pulse wait if it may: a broadcast beacon of a member that is well, from where it was heard before, that
-    /// says nothing new. Otherwise `None`, and it goes the way of all words. Two look-ups: an island of a thousand calls this a
+    /// says nothing new. Otherwise `None`, and it goes the way of all words. One look-up: an island of a thousand calls this a
     /// thousand times a second.
     ///
     /// # Errors
@@ -62,19 +92,13 @@ impl Membership {
         if !well || !checked || suspicious || !there {
             return None;
         }
-        let entry = self.table.get(&header.author).filter(|entry| entry.proven)?;
-        let (record, pulse) = (entry.record.as_ref()?, entry.pulse.as_ref()?);
-        if header.stamp <= pulse.stamp || peer.raw.as_ref().is_some_and(|raw| raw.stamp >= header.stamp) {
+        #[cfg(test)]
+        assert_eq!(peer.known_said, self.table.get(&header.author).and_then(Known::of));
+        let known = peer.known_said?;
+        if header.stamp <= known.pulse || peer.raw.as_ref().is_some_and(|raw| raw.stamp >= header.stamp) {
             return Some(Err(Refused::Stale));
         }
-        let known = &pulse.value;
-        let step = (known.load.capacity / 4).max(1);
-        let nothing_new = header.stamp.epoch == record.stamp.epoch
-            && beacon.record_seq == record.stamp.seq
-            && (beacon.full, beacon.deaf) == (known.full, known.deaf)
-            && beacon.load.capacity == known.load.capacity
-            && beacon.load.in_flight.abs_diff(known.load.in_flight) < step;
-        if !nothing_new {
+        if !known.covers(header.stamp.epoch, beacon) {
             return None;
         }
         peer.sign = Some(now);
@@ -85,6 +109,13 @@ impl Membership {
             self.compare_far(now, header.author, digest);
         }
         Some(Ok(()))
+    }
+
+    /// A slot of this member has changed, or it was proven.
+    pub(super) fn note_known(&mut self, id: &MemberId) {
+        if let Some(peer) = self.peers.get_mut(id) {
+            peer.known_said = self.table.get(id).and_then(Known::of);
+        }
     }
 
     /// Whether this beacon, or a newer one, waits already: each comes once by each path.

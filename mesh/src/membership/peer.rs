@@ -4,52 +4,58 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::lazy::Raw;
+use super::lazy::{Known, Raw};
 use super::leave::Relay;
 use super::votes::Doubt;
 use super::watch::Watching;
 use crate::member::{Member, Reason, Stamp, Standing};
 
 /// One member as this node sees it. There may be 20,000: what only few have is boxed.
+///
+/// In the order given: what a pulse touches that says nothing new comes first and together, for in a large table each
+/// line of it has to be fetched from memory.
 #[derive(Debug)]
+#[repr(C)]
 pub(super) struct Peer {
     pub(super) standing: Standing,
-    pub(super) since: Instant,
-    /// When it was last heard by ourselves, in a word that was verified.
-    pub(super) heard: Option<Instant>,
-    /// When something newer of it was last learned, by whatever path.
-    pub(super) learned: Option<Instant>,
-    /// When others say to have heard it last; for dates alone.
-    pub(super) told: Option<Instant>,
-    /// When it became known: silence counts from here as long as nothing is heard.
-    pub(super) known: Instant,
-    /// When we learned its record as it is now.
-    pub(super) recorded: Instant,
-    /// Where its last word came from.
-    pub(super) from: Option<SocketAddr>,
-    /// When anything in its name last came from where it is heard, verified or not.
-    pub(super) sign: Option<Instant>,
-    /// When it had not answered the last of our questions.
-    pub(super) unanswered: Option<Instant>,
-    /// Its newest pulse, if that is not verified yet.
-    pub(super) raw: Option<Raw>,
-    /// When a pulse of it was last verified, and until when all are: somebody spoke in its name.
-    pub(super) checked: Option<Instant>,
-    pub(super) eager_until: Option<Instant>,
-    pub(super) last_pulse: Option<Stamp>,
-    /// How it was found to be down.
-    pub(super) verdict: Option<Reason>,
     /// Alive by what others prove; we hear nothing.
     pub(super) mute: bool,
     /// Says that it hears no broadcasts.
     pub(super) deaf: bool,
-    pub(super) asking: Option<Asking>,
-    pub(super) relay: Option<Box<Relay>>,
+    /// How it was found to be down.
+    pub(super) verdict: Option<Reason>,
+    /// Set while somebody says that it is silent.
+    pub(super) doubt: Option<Box<Doubt>>,
+    /// When a pulse of it was last verified, and until when all are: somebody spoke in its name.
+    pub(super) checked: Option<Instant>,
+    pub(super) eager_until: Option<Instant>,
+    /// When anything in its name last came from where it is heard, verified or not.
+    pub(super) sign: Option<Instant>,
+    /// Where its last word came from.
+    pub(super) from: Option<SocketAddr>,
+    /// What its next pulse is measured by.
+    pub(super) known_said: Option<Known>,
+    /// Its newest pulse, if that is not verified yet.
+    pub(super) raw: Option<Raw>,
+    /// When it was last heard by ourselves, in a word that was verified.
+    pub(super) heard: Option<Instant>,
+    /// When it became known: silence counts from here as long as nothing is heard.
+    pub(super) known: Instant,
     pub(super) view: Option<Arc<Member>>,
     /// Set while we watch it.
     pub(super) watching: Option<Box<Watching>>,
-    /// Set while somebody says that it is silent.
-    pub(super) doubt: Option<Box<Doubt>>,
+    /// When something newer of it was last learned, by whatever path.
+    pub(super) learned: Option<Instant>,
+    pub(super) last_pulse: Option<Stamp>,
+    pub(super) since: Instant,
+    /// When others say to have heard it last; for dates alone.
+    pub(super) told: Option<Instant>,
+    /// When we learned its record as it is now.
+    pub(super) recorded: Instant,
+    /// When it had not answered the last of our questions.
+    pub(super) unanswered: Option<Instant>,
+    pub(super) asking: Option<Asking>,
+    pub(super) relay: Option<Box<Relay>>,
     /// Its last returns from the dead, and until when its limit is doubled for them.
     pub(super) returns: Option<Box<Returns>>,
 }
@@ -100,6 +106,7 @@ impl Peer {
             from: None,
             sign: None,
             unanswered: None,
+            known_said: None,
             raw: None,
             checked: None,
             eager_until: None,

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::{Destination, Entry, Membership, Peer, Source, StopReason, join};
+use super::{Destination, Membership, Peer, Source, StopReason, join};
 use crate::event::EventKind;
 use crate::member::{Epoch, MemberId, Seq, Stamp};
 use crate::table::{Advance, Via};
@@ -230,8 +230,8 @@ impl Membership {
         at: Instant,
     ) -> Result<(), Refused> {
         let id = word.header.author;
-        let was_duplicate = self.is_duplicate(&id);
-        let newest = self.table.get(&id).and_then(Entry::newest);
+        let before = self.table.get(&id);
+        let (was_duplicate, newest) = before.map_or((false, None), |entry| (entry.duplicate, entry.newest()));
         let from = way.source();
         let via = from.map_or(Via::Told, |source| Via::Ears(source.addr.ip()));
         let merged = self.table.merge(word, via, now);
@@ -242,17 +242,23 @@ impl Membership {
             self.publish(now, id, Some(EventKind::DuplicateKey));
         }
         let advance = merged?;
-        let peer = self.peers.entry(id).or_insert_with(|| Peer::new(now));
+        let peer = self.peers.get_or_insert_with(id, || Peer::new(now));
         // Draining and farewells are also passed on by others; first words and pulses come from their author alone.
         let is_authors = matches!(advance, Advance::Joined | Advance::Pulse);
+        let mut moved = false;
         if let Some(source) = from.filter(|_| is_authors || peer.from.is_none()) {
-            peer.from = Some(source.addr);
+            moved = peer.from.replace(source.addr) != Some(source.addr);
         }
         let direct = from.is_some_and(|from| self.is_from_author(&id, from));
         match advance {
             Advance::Joined => self.has_joined(now, id, word, from),
             Advance::Record => self.has_news(now, id, word, from),
-            Advance::Pulse => self.has_beaten(now, id, word, direct, at),
+            Advance::Pulse => {
+                self.has_beaten(now, id, word, direct, at);
+                if moved || !self.publish_pulse(&id) {
+                    self.publish(now, id, None);
+                }
+            }
             Advance::Left => self.has_left(now, id, word, from),
             Advance::Past => {}
         }
@@ -271,6 +277,7 @@ impl Membership {
             }
             self.life_sign(now, id, word.header.stamp, direct, at);
         }
+        self.note_known(&id);
         Ok(())
     }
 
@@ -294,7 +301,6 @@ impl Membership {
             self.heard(now, id, word.header.stamp);
             self.consider_name_of(now, id);
         }
-        self.publish(now, id, None);
     }
 
     fn is_duplicate(&self, id: &MemberId) -> bool {

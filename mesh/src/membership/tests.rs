@@ -311,7 +311,7 @@ fn a_copy_by_another_path_is_neither_verified_nor_answered_again() {
         asking: false,
     });
     let identity = Identity::for_test(77);
-    let record = Message::Announce(Record { name: "other".into(), ..wire.nodes[0].record.clone() });
+    let record = Message::Announce(Record { name: "other".into(), ..wire.nodes[0].record.clone() }.into());
     let from = Source { addr: address(77), interface: 1, shared: true };
     let tag = MeshTag::of("test");
     for word in [identity.sign_word(tag, &hello, Seq(1)), identity.sign_word(tag, &record, Seq(2))] {

@@ -116,29 +116,41 @@ impl Timer {
 pub(super) struct Timers {
     queue: BTreeMap<(Instant, u64), Timer>,
     armed: u64,
+    /// When the first is due, and its name: asked after every input.
+    next: Option<(Instant, &'static str)>,
 }
 
 impl Timers {
     /// Arms one more deadline. O(log n).
     pub(super) fn arm(&mut self, at: Instant, timer: Timer) {
         self.armed += 1;
+        if self.next.is_none_or(|(first, _)| at < first) {
+            self.next = Some((at, timer.name()));
+        }
         self.queue.insert((at, self.armed), timer);
     }
 
-    /// The next deadline and what it is for.
+    /// The next deadline and the name of what it is for.
     #[must_use]
-    pub(super) fn next(&self) -> Option<(Instant, &Timer)> {
-        self.queue.first_key_value().map(|((at, _), timer)| (*at, timer))
+    pub(super) fn next(&self) -> Option<(Instant, &'static str)> {
+        self.next
     }
 
     /// Takes the next timer that is due.
     pub(super) fn take_due(&mut self, now: Instant) -> Option<(Instant, Timer)> {
-        let due = self.queue.first_key_value().is_some_and(|((at, _), _)| *at <= now);
-        due.then(|| self.queue.pop_first()).flatten().map(|((at, _), timer)| (at, timer))
+        self.next.filter(|(at, _)| *at <= now)?;
+        let taken = self.queue.pop_first().map(|((at, _), timer)| (at, timer));
+        self.look();
+        taken
     }
 
     /// Drops all that `unwanted` names. O(n).
     pub(super) fn disarm(&mut self, unwanted: impl Fn(&Timer) -> bool) {
         self.queue.retain(|_, timer| !unwanted(timer));
+        self.look();
+    }
+
+    fn look(&mut self) {
+        self.next = self.queue.first_key_value().map(|((at, _), timer)| (*at, timer.name()));
     }
 }

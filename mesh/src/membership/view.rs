@@ -34,6 +34,34 @@ impl Membership {
         }
     }
 
+    /// Tells of a pulse of a member that is as it was but for that. Returns false, and has told nothing, where more than
+    /// its load and when it was heard may be different: then its view is to be made anew.
+    pub(super) fn publish_pulse(&mut self, id: &MemberId) -> bool {
+        let Some(entry) = self.table.get(id) else { return false };
+        let Some(peer) = self.peers.get_mut(id) else { return false };
+        let (Some(view), Some(said)) = (&mut peer.view, &entry.record) else { return false };
+        let plainly_well = view.reason.is_none() && view.standing == Standing::Alive && view.proven;
+        let still = peer.standing == Standing::Alive && !peer.mute && entry.proven && !entry.duplicate;
+        if !(plainly_well && still && view.stamp == said.stamp && !entry.has_left()) {
+            return false;
+        }
+        // In place where nobody else holds it.
+        let member = Arc::make_mut(view);
+        member.heard = peer.heard;
+        member.load = entry.load();
+        let member = view.clone();
+        self.tell(member, None);
+        true
+    }
+
+    /// Our networks are others: so are the addresses that members can be dialled at from here.
+    pub(super) fn publish_all(&mut self, now: Instant) {
+        let all: Vec<MemberId> = self.peers.keys().copied().collect();
+        for id in all {
+            self.publish(now, id, None);
+        }
+    }
+
     pub(super) fn tell(&mut self, member: Arc<Member>, kind: Option<EventKind>) {
         match kind {
             Some(kind) => {

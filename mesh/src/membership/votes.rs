@@ -249,6 +249,7 @@ impl Membership {
         let gone = self.voter_that_is_gone(&id);
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let fresh = peer.doubt.is_none();
+        self.looked.doubted = true;
         let doubt = peer.doubt.get_or_insert_with(|| {
             let votes = BTreeMap::new();
             Box::new(Doubt { since: now, votes, ready: None, certified: false, number: 0 })

@@ -117,6 +117,17 @@ impl Watching {
     }
 }
 
+/// What the last look around found.
+#[derive(Debug, Default)]
+pub(super) struct Looked {
+    /// The last event before it.
+    event: u64,
+    /// Somebody was in doubt, or has been since, or we stand in for somebody's watchers.
+    pub(super) doubted: bool,
+    /// Nobody that was there then had given its last sign before this.
+    earliest: Option<Instant>,
+}
+
 impl Membership {
     /// Whether we watch `id`, by its newest record and by who of its watchers is left.
     fn role_for(&self, now: Instant, id: &MemberId) -> Option<Role> {
@@ -189,6 +200,7 @@ impl Membership {
             (None, watching) => *watching = None,
             (Some(role), Some(watching)) if watching.role == role => {}
             (Some(role), watching) => {
+                self.looked.doubted |= role != Role::Named;
                 *watching = Some(Box::new(Watching::new(role, number)));
                 let silent = now.saturating_duration_since(peer.silent_since()) > SILENCE_UNDECIDED;
                 let (wait, asks) = match role {
@@ -205,28 +217,45 @@ impl Membership {
         }
     }
 
-    /// Looks at all who might want watching, and asks those that nothing was heard of for long. O(members), and quick
-    /// where nothing has happened since the last look.
+    /// Looks at all who might want watching, and asks those that nothing was heard of for long. O(members), but not more
+    /// often than that finds anybody: where nothing has happened since the last look and nobody is in doubt, not before
+    /// somebody can have been silent for long.
     pub(super) fn look_around(&mut self, now: Instant) {
         self.timers.arm(now + LOOK, Timer::Look);
         // Watchers come and go by events alone.
-        let changed = std::mem::replace(&mut self.looked_at, self.event_number) != self.event_number;
+        let changed = std::mem::replace(&mut self.looked.event, self.event_number) != self.event_number;
         let most = UNHEARD_MIN.max(self.beacon_period() * UNHEARD_PERIODS);
+        let earliest = self.looked.earliest;
+        let nobody_silent = earliest.is_some_and(|sign| now.saturating_duration_since(sign) <= most);
+        if nobody_silent && !changed && !self.looked.doubted {
+            return;
+        }
         let mut unheard = Vec::new();
         let mut forsaken = Vec::new();
+        let any_gone = self.table.has_gone();
+        let mut doubted = false;
+        let mut earliest = now;
         for (id, peer) in &self.peers {
             let Some(view) = peer.view.as_ref().filter(|_| !peer.standing.is_gone()) else { continue };
-            let is_forsaken = || changed && !self.has_living(&view.record.watchers);
-            let silent = now.saturating_duration_since(peer.last_sign()) > most && !peer.mute;
+            let is_forsaken = || {
+                let watchers = &view.record.watchers;
+                changed && if any_gone { !self.has_living(watchers) } else { watchers.is_empty() }
+            };
+            let sign = peer.last_sign();
+            earliest = earliest.min(sign);
+            let silent = now.saturating_duration_since(sign) > most && !peer.mute;
             if silent && unheard.len() < UNHEARD_ASKED_MAX {
                 unheard.push(*id);
             }
             let stand_in = peer.watching.as_ref().is_some_and(|watching| watching.role != Role::Named);
             let undecided = peer.doubt.as_ref().is_some_and(|doubt| doubt.is_undecided(now));
+            doubted |= stand_in || peer.doubt.is_some();
             if stand_in || undecided || is_forsaken() {
                 forsaken.push(*id);
             }
         }
+        self.looked.doubted = doubted || !forsaken.is_empty();
+        self.looked.earliest = Some(earliest);
         for id in forsaken {
             self.reconsider_watching(now, id);
         }
@@ -384,6 +413,7 @@ impl Membership {
     /// `id` was heard beyond doubt: a pong to our nonce, two beacons in order, or a proof at its listener.
     pub(super) fn prove(&mut self, now: Instant, id: MemberId) {
         if self.table.prove(&id) {
+            self.note_known(&id);
             self.reconsider_watching(now, id);
             self.choose_watchers_soon(now);
             self.publish(now, id, Some(EventKind::Updated));
@@ -454,7 +484,11 @@ impl Membership {
     pub(super) fn unicast_address(&self, id: &MemberId) -> Option<std::net::SocketAddr> {
         let record = &self.table.get(id)?.record.as_ref()?.value;
         let from = self.peers.get(id).and_then(|peer| peer.from);
-        self.addresses_of(record, from, record.unicast_port).into_iter().next()
+        if let Some(mut at) = from.filter(|_| record.unicast_port != 0) {
+            at.set_port(record.unicast_port);
+            return Some(at);
+        }
+        self.addresses_of(record, None, record.unicast_port).into_iter().next()
     }
 
     pub(super) fn hear_ping(

@@ -211,7 +211,7 @@ impl Membership {
     pub(super) fn tell_the_deaf(&mut self, about: &MemberId, bytes: &bytes::Bytes) {
         let peers = &self.peers;
         self.deaf.retain(|id| peers.get(id).is_some_and(|peer| peer.deaf));
-        let watched = |id: &&MemberId| peers.get(*id).is_some_and(|peer| peer.watching.is_some());
+        let watched = |id: &&MemberId| peers.get(id).is_some_and(|peer| peer.watching.is_some());
         let told: Vec<MemberId> =
             self.deaf.iter().filter(|id| *id != about).filter(watched).copied().collect();
         self.send_to_each(&told, bytes);

@@ -37,7 +37,7 @@ fn announce(author: u64, epoch: u32, seq: u64, name: &str) -> Verified<Word> {
         version: String::new(),
         tags: Vec::new(),
     };
-    word(author, epoch, seq, &Message::Announce(record))
+    word(author, epoch, seq, &Message::Announce(record.into()))
 }
 
 fn beacon(author: u64, epoch: u32, seq: u64) -> Verified<Word> {

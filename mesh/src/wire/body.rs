@@ -24,7 +24,7 @@ pub(crate) const HELLO_SAID_BYTES: usize = 192;
 /// Appends the body of `message` to `out`, which holds the header.
 pub(crate) fn write(message: &Message, out: &mut Vec<u8>) {
     match message {
-        Message::Announce(record) => put(&AnnounceBody::from(record), out),
+        Message::Announce(record) => put(&AnnounceBody::from(&**record), out),
         Message::Beacon(beacon) => put(&BeaconBody::from(beacon), out),
         Message::Hello(hello) => put_hello(hello, out),
         Message::Offer(offer) => put(&OfferBody::from(offer), out),
@@ -50,7 +50,7 @@ pub(crate) fn read(kind: u8, body: &[u8]) -> Result<Option<Message>, DecodeError
     }
     shape::check(body)?;
     Ok(Some(match kind {
-        kind::ANNOUNCE => Message::Announce(take::<AnnounceBody>(body)?.record()?),
+        kind::ANNOUNCE => Message::Announce(take::<AnnounceBody>(body)?.record()?.into()),
         kind::BEACON => Message::Beacon(take::<BeaconBody>(body)?.beacon()?),
         kind::HELLO => Message::Hello(take::<HelloBody>(body)?.hello()?),
         kind::OFFER => Message::Offer(take::<OfferBody>(body)?.offer()),

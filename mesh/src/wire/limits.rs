@@ -68,7 +68,7 @@ pub fn check_record(record: &Record) -> Result<(), RecordError> {
     largest.catalogue = Some(CatalogueSummary { digest: [0; 32], entries: u32::MAX });
     (largest.http_port, largest.unicast_port) = (u16::MAX, u16::MAX);
     (largest.draining, largest.island_given) = (true, true);
-    let message = Message::Announce(largest);
+    let message = Message::Announce(largest.into());
     let header = Header::of(MeshTag([0; 4]), MemberId([0; 32]), Stamp::new(1, 1), &message);
     let bytes = encode(&header, &message).len() + SIGNATURE_BYTES;
     match bytes.checked_sub(DATAGRAM_BYTES_MAX) {

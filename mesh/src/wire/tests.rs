@@ -141,7 +141,7 @@ pub(crate) fn messages() -> impl Strategy<Value = Message> {
     let reasons =
         prop_oneof![Just(LeaveReason::Stopped), Just(LeaveReason::Upgrade), Just(LeaveReason::Failed)];
     prop_oneof![
-        records().prop_map(Message::Announce),
+        records().prop_map(|record| Message::Announce(record.into())),
         beacons().prop_map(Message::Beacon),
         hellos().prop_map(Message::Hello),
         offers().prop_map(Message::Offer),
@@ -236,7 +236,7 @@ proptest! {
     fn a_checked_record_fits_whatever_becomes_of_it(record in records(), addresses in proptest::collection::vec(addresses(), 8)) {
         if check_record(&record).is_ok() {
             let grown = Record { addresses, watchers: vec![MemberId([7; 32]); 6], draining: true, ..record };
-            let datagram = Identity::for_test(1).sign_word(tag(), &Message::Announce(grown), Seq::MAX);
+            let datagram = Identity::for_test(1).sign_word(tag(), &Message::Announce(grown.into()), Seq::MAX);
             prop_assert!(datagram.len() <= DATAGRAM_BYTES_MAX);
         }
     }

@@ -112,7 +112,7 @@ fn words() -> Vec<Vec<u8>> {
             asking: key % 2 == 0,
         };
         let said = [
-            Message::Announce(record(usize::try_from(key).unwrap_or_default(), 0, Vec::new())),
+            Message::Announce(record(usize::try_from(key).unwrap_or_default(), 0, Vec::new()).into()),
             Message::Beacon(beacon),
             Message::Hello(hello),
             Message::Farewell(Farewell { reason: LeaveReason::Stopped }),

@@ -118,7 +118,7 @@ impl Voice {
     }
 
     fn sign_record(&mut self) {
-        self.said = self.sign(&Message::Announce(self.record.clone()));
+        self.said = self.sign(&Message::Announce(self.record.clone().into()));
         self.record_seq = self.seq;
     }
 

@@ -57,7 +57,7 @@ pub(super) fn certificates_about(number: u64, seq: u64, voters: &[u64]) -> Optio
 
 fn announce(number: u64, seq: u64, island: &str) -> Bytes {
     let record = record_of(number, island, &[], false);
-    Identity::for_test(number).sign_word(MeshTag::of("test"), &Message::Announce(record), Seq(seq))
+    Identity::for_test(number).sign_word(MeshTag::of("test"), &Message::Announce(record.into()), Seq(seq))
 }
 
 fn on(island: &str, number: usize, roles: &[&str]) -> Settings {
@@ -384,7 +384,7 @@ fn on_the_wire_only_urgent_words_of_known_far_members_count() {
     north.sent.clear();
     assert_eq!(hear(&mut north, beacon), Err(Refused::Island));
     let record = record_of(300, "south", &[], true);
-    let draining = Identity::for_test(300).sign_word(tag, &Message::Announce(record), Seq(8));
+    let draining = Identity::for_test(300).sign_word(tag, &Message::Announce(record.into()), Seq(8));
     let mut forged = draining.to_vec();
     forged[70] ^= 1;
     assert!(hear(&mut north, forged.into()).is_err());
@@ -532,7 +532,7 @@ fn what_follows_an_urgent_word_is_known_as_soon_as_anything() {
     north.run_for(SECOND);
     let id = Identity::for_test(301).id();
     for seq in 6..20 {
-        let draining = Message::Announce(record_of(300, "south", &[], true));
+        let draining = Message::Announce(record_of(300, "south", &[], true).into());
         let urgent = Identity::for_test(300).sign_word(MeshTag::of("test"), &draining, Seq(seq));
         hear_far(&mut north, BRIDGE, &[urgent], true);
         north.run_for(50 * MS);

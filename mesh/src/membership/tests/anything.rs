@@ -106,7 +106,7 @@ fn words_of_elsewhere() -> Vec<Bytes> {
         let identity = Identity::for_test(number);
         for (seq, draining) in [(5_000, false), (6_000, true)] {
             let record = abroad::record_of(number, "south", &[2, 30], draining);
-            words.push(identity.sign_word(MeshTag::of("test"), &Message::Announce(record), Seq(seq)));
+            words.push(identity.sign_word(MeshTag::of("test"), &Message::Announce(record.into()), Seq(seq)));
         }
     }
     words.extend(abroad::certificates_about(31, 5_000, &[2, 30]));
@@ -131,7 +131,7 @@ fn words_of_bridges() -> Vec<Bytes> {
         record.island_given = is_given;
         words.push(Identity::for_test(number).sign_word(
             MeshTag::of("test"),
-            &Message::Announce(record),
+            &Message::Announce(record.into()),
             Seq(seq),
         ));
     }

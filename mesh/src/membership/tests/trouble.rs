@@ -70,7 +70,7 @@ fn two_nodes_with_one_key_are_shown_as_such() {
     let twin = Identity::for_test(60);
     for name in ["first", "second"] {
         let record = Record { name: name.to_owned(), ..wire.nodes[0].record.clone() };
-        let word = twin.sign_word(MeshTag::of("test"), &Message::Announce(record), Seq(5));
+        let word = twin.sign_word(MeshTag::of("test"), &Message::Announce(record.into()), Seq(5));
         let _ = wire.nodes[0].handle_datagram(wire.now, broadcast_from(60), word);
     }
     wire.settle();
@@ -86,7 +86,7 @@ fn whom_nobody_ever_heard_is_forgotten_by_all() {
     // One record and never a pulse: heard by node 0 alone, told to the others.
     let record = Record { name: "ghost".to_owned(), ..wire.nodes[0].record.clone() };
     let ghost = Identity::for_test(61);
-    let word = ghost.sign_word(MeshTag::of("test"), &Message::Announce(record), Seq(1));
+    let word = ghost.sign_word(MeshTag::of("test"), &Message::Announce(record.into()), Seq(1));
     let _ = wire.nodes[0].handle_datagram(wire.now, broadcast_from(61), word);
     wire.run_for(5 * SECOND);
     let lists = |wire: &Wire| {
