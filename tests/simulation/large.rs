@@ -123,7 +123,8 @@ fn losses_in_bursts() {
         island.measures.restart_traffic();
         island.run_for(secs(864));
         island.report("1,000 members, 5 % loss in bursts of 200 ms");
-        assert!(island.measures.false_downs < 1000, "{} in 10 node-days", island.measures.false_downs);
+        let verdicts = island.measures.false_verdicts_per_node_day();
+        assert!(verdicts < 0.1, "{verdicts} false verdicts a node and day");
     });
 }
 
@@ -135,7 +136,8 @@ fn a_fifth_of_all_words_lost() {
         let mut island = settled(size(1000), seed, 0.05).loss(0.2);
         island.run_for(secs(173));
         island.report("1,000 members, 20 % loss, nobody dies");
-        assert_eq!(island.measures.false_downs, 0);
+        let verdicts = island.measures.false_verdicts_per_node_day();
+        assert!(verdicts < 1.0, "{verdicts} false verdicts a node and day");
     });
 }
 

@@ -49,6 +49,9 @@ impl Lengths {
     }
 }
 
+/// All who follow one certificate do so within this.
+const ONE_VERDICT: Duration = Duration::from_secs(5);
+
 /// Bytes and datagrams of one node in the second that runs.
 #[derive(Default)]
 pub struct Traffic {
@@ -87,10 +90,16 @@ pub struct Measures {
     /// Times that a sound node called a sound one suspect, or down.
     pub false_suspicions: u64,
     pub false_downs: u64,
+    /// The same by verdict: however many called that one down, if each did so soon after the one before.
+    pub false_verdicts: u64,
+    /// When each sound one was last called down by a sound one.
+    wronged: BTreeMap<MemberId, Instant>,
     /// Times that somebody was called down who lived, but had stood still, or was by one that had.
     pub excusable_downs: u64,
     /// Suspicions, downs and returns told by sound nodes.
     pub events: u64,
+    /// Events of all kinds, but that somebody who was gone is forgotten.
+    pub told_of_the_living: u64,
     pub datagrams: u64,
     pub deliveries: u64,
     pub fetches: u64,
@@ -119,7 +128,26 @@ impl Measures {
         }
     }
 
+    /// A sound one called a sound one down.
+    pub fn false_down(&mut self, id: MemberId, now: Instant) {
+        self.false_downs += 1;
+        let last = self.wronged.insert(id, now);
+        if last.is_none_or(|last| now - last > ONE_VERDICT) {
+            self.false_verdicts += 1;
+        }
+    }
+
+    fn node_days(&self) -> f64 {
+        self.seconds as f64 / 86_400.0
+    }
+
+    /// How often a sound member is called down by anybody sound in a day of its life.
+    pub fn false_verdicts_per_node_day(&self) -> f64 {
+        self.false_verdicts as f64 / self.node_days().max(f64::MIN_POSITIVE)
+    }
+
     pub fn told(&mut self, kind: EventKind, sound: bool) {
+        self.told_of_the_living += u64::from(kind != EventKind::Forgotten);
         if sound && matches!(kind, EventKind::Suspect | EventKind::Down | EventKind::Back) {
             self.events += 1;
         }
@@ -193,12 +221,13 @@ impl Measures {
         self.crashes_known.print("crash known to another");
         let to_all = self.crashes_known_to_all();
         to_all.print("crash known to all");
-        let days = self.seconds as f64 / 86_400.0;
+        let days = self.node_days();
         println!(
-            "  false suspicions {}, false downs {} ({:.2} a node and day; {days:.3} node-days), excusable downs {}",
+            "  false suspicions {}, false downs {}, in {} verdicts ({:.3} a node and day; {days:.3} node-days), excusable downs {}",
             self.false_suspicions,
             self.false_downs,
-            self.false_downs as f64 / days.max(f64::MIN_POSITIVE),
+            self.false_verdicts,
+            self.false_verdicts_per_node_day(),
             self.excusable_downs
         );
         let [unicast, for_all, packets] = self.rates();
@@ -228,6 +257,7 @@ impl Measures {
             "leave_max_ms": ms(self.farewells_known.at(1.0)),
             "false_downs": self.false_downs,
             "false_downs_per_node_day": self.false_downs as f64 / days.max(f64::MIN_POSITIVE),
+            "false_verdicts": self.false_verdicts,
             "node_days": days,
             "bytes_per_second": unicast + for_all,
             "unicast_bytes_per_second": unicast,

@@ -61,6 +61,8 @@ pub struct Network {
     pub evidence: Evidence,
     /// A sample of all words ever said, to be said again.
     pub recorded: Vec<Bytes>,
+    /// The first words of each kind.
+    kinds: [Vec<Bytes>; KINDS],
 }
 
 /// One way from one node to another: good or bad, until then (Gilbert and Elliott, with all lost while bad).
@@ -85,6 +87,9 @@ impl Path {
 }
 
 const RECORDED_MAX: usize = 5_000;
+/// Numbers of kinds are below this, and so many words of one are kept.
+const KINDS: usize = 14;
+const OF_KIND_MAX: usize = 200;
 /// A word for all arrives at so many different times: one for each receiver would cost more than it tells.
 pub const MOMENTS: usize = 4;
 
@@ -106,6 +111,7 @@ impl Network {
             scheme,
             evidence: Evidence::default(),
             recorded: Vec::new(),
+            kinds: [const { Vec::new() }; KINDS],
         }
     }
 
@@ -236,5 +242,14 @@ impl Network {
             let place = random.random_range(0..RECORDED_MAX);
             self.recorded[place] = bytes.clone();
         }
+        let Some(said) = self.kinds.get_mut(usize::from(bytes[3])) else { return };
+        if said.len() < OF_KIND_MAX {
+            said.push(bytes.clone());
+        }
+    }
+
+    /// Words of one kind that were said.
+    pub fn of_kind(&self, kind: u8) -> &[Bytes] {
+        &self.kinds[usize::from(kind)]
     }
 }

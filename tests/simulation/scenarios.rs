@@ -15,6 +15,7 @@
 mod archipelago;
 mod beside;
 mod few;
+mod forged;
 mod invariants;
 mod large;
 mod measures;

@@ -232,6 +232,10 @@ impl World {
         }
     }
 
+    pub fn scheme(&self) -> Scheme {
+        self.scheme
+    }
+
     pub fn most_listed(&self) -> usize {
         let running = self.processes.iter().filter(|process| process.lives());
         running.map(|process| process.machine.members().count()).max().unwrap_or(0)
@@ -597,7 +601,7 @@ impl World {
                 }
             }
             EventKind::Suspect if runs && sound => self.measures.false_suspicions += 1,
-            EventKind::Down if runs && sound => self.measures.false_downs += 1,
+            EventKind::Down if runs && sound => self.measures.false_down(id, now),
             EventKind::Down if exists => self.measures.excusable_downs += 1,
             EventKind::Down => {
                 if let Some(at) = self.crashed_at.get(&id).filter(|at| **at > self.processes[node].started) {

@@ -54,6 +54,7 @@ pub(super) struct Peer {
     pub(super) recorded: Instant,
     /// When it had not answered the last of our questions.
     pub(super) unanswered: Option<Instant>,
+    pub(super) past: Past,
     pub(super) asking: Option<Asking>,
     pub(super) relay: Option<Box<Relay>>,
     /// Its last returns from the dead, and until when its limit is doubled for them.
@@ -68,6 +69,32 @@ pub(super) struct Asking {
     /// How many are asked before it is left at that, and how far apart.
     pub(super) most: u8,
     pub(super) apart: Duration,
+}
+
+/// What a member had said by then is past: see [`Past::is_over`]. Words of one member overtake each other by milliseconds.
+const PAST: Duration = Duration::from_secs(1);
+
+/// A pulse of a member that we have known for a while.
+#[derive(Debug, Default)]
+pub(super) struct Past {
+    settled: Option<Stamp>,
+    next: Option<(Stamp, Instant)>,
+}
+
+impl Past {
+    pub(super) fn note(&mut self, now: Instant, stamp: Stamp) {
+        if self.next.is_none_or(|(_, at)| now.saturating_duration_since(at) >= PAST) {
+            self.settled = self.next.map(|(said, _)| said).or(self.settled);
+            self.next = Some((stamp, now));
+        }
+    }
+
+    /// Whether a word of it is so old that whoever says it now says it again. Only for words that their author sends
+    /// when it signs them.
+    pub(super) fn is_over(&self, now: Instant, stamp: Stamp) -> bool {
+        let next = self.next.filter(|(_, at)| now.saturating_duration_since(*at) >= PAST);
+        next.map(|(said, _)| said).or(self.settled).is_some_and(|settled| stamp < settled)
+    }
 }
 
 /// So many returns within `FLAPPING` double the patience with a member for `PATIENT`.
@@ -114,6 +141,7 @@ impl Peer {
             verdict: None,
             mute: false,
             deaf: false,
+            past: Past::default(),
             asking: None,
             relay: None,
             view: None,
@@ -151,6 +179,25 @@ impl Peer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_older_than_a_pulse_known_for_a_second_is_over() {
+        let start = Instant::now();
+        let after = |milliseconds| start + Duration::from_millis(milliseconds);
+        let mut past = Past::default();
+        assert!(!past.is_over(after(0), Stamp::new(1, 1)));
+        past.note(after(0), Stamp::new(1, 10));
+        past.note(after(500), Stamp::new(1, 15));
+        assert!(!past.is_over(after(999), Stamp::new(1, 9)));
+        assert!(past.is_over(after(1_000), Stamp::new(1, 9)));
+        past.note(after(1_100), Stamp::new(1, 21));
+        assert!(
+            past.is_over(after(1_100), Stamp::new(1, 9)) && !past.is_over(after(1_100), Stamp::new(1, 11))
+        );
+        assert!(
+            past.is_over(after(2_100), Stamp::new(1, 20)) && !past.is_over(after(2_100), Stamp::new(2, 1))
+        );
+    }
 
     #[test]
     fn three_returns_within_a_minute_double_the_patience_for_five() {

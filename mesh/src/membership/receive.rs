@@ -189,6 +189,7 @@ impl Membership {
             Message::Farewell(_) if self.is_foreigner(&header.author) => self.hear_urgent(now, word),
             Message::Farewell(_) => self.accept(now, word, Way::Ears(from)),
             Message::Hint(hint) => self.hear_hint(now, &header.author, hint),
+            Message::Suspect(_) | Message::Down(_) if self.is_said_again(now, header) => Err(Refused::Stale),
             Message::Suspect(vote) => self.hear_vote(now, Some(from), word, vote),
             Message::Down(down) => self.hear_down(now, word, down),
             Message::Proof(proof) => self.hear_proof(now, proof),
@@ -287,6 +288,7 @@ impl Membership {
         let deaf = beacon.deaf;
         let Some(peer) = self.peers.get_mut(&id) else { return };
         peer.deaf = deaf;
+        peer.past.note(at, word.header.stamp);
         if deaf {
             self.deaf.insert(id);
         }

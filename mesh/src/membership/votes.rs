@@ -14,7 +14,7 @@ use super::{Destination, Entry, Membership, Source, Timer};
 use crate::member::{MemberId, Seq, Stamp, Standing};
 use crate::verify::{Refused, Verified, Word};
 use crate::wire::limits::WATCHERS_MAX;
-use crate::wire::{Message, Suspect};
+use crate::wire::{Header, Message, Suspect};
 
 /// A doubt is shown after this: the accused answers sooner.
 const SHOWN_AFTER: Duration = Duration::from_millis(30);
@@ -169,6 +169,12 @@ impl Membership {
         let newest = entry.newest()?;
         // A pulse of a life whose record we lack: there is nothing to judge by yet.
         (newest.epoch == record.epoch).then_some((record, newest))
+    }
+
+    /// Whether this vote or certificate is an old one that somebody else says again: they are sent when they are signed. It
+    /// would make its target answer and, twice, give up the watcher that it is from.
+    pub(super) fn is_said_again(&self, now: Instant, header: &Header) -> bool {
+        self.peers.get(&header.author).is_some_and(|peer| peer.past.is_over(now, header.stamp))
     }
 
     /// A vote. `from`: heard directly, else inside a certificate or a table.
