@@ -56,8 +56,9 @@ impl Membership {
 
     /// Our networks are others: so are the addresses that members can be dialled at from here.
     pub(super) fn publish_all(&mut self, now: Instant) {
-        let all: Vec<MemberId> = self.peers.keys().copied().collect();
-        for id in all {
+        let listed = self.peers.iter().filter(|(_, peer)| peer.view.is_some());
+        let listed: Vec<MemberId> = listed.map(|(id, _)| *id).collect();
+        for id in listed {
             self.publish(now, id, None);
         }
     }
