@@ -93,20 +93,23 @@ impl std::fmt::Debug for Config {
     }
 }
 
-/// The invites that a program has given out. Called by the bridge's task, so no method may block.
+/// The invites that a program has given out.
 pub trait Invites: Send + Sync + 'static {
-    /// Whether any is open: without one strangers are refused before they say a word.
+    /// Whether any is open: without one strangers are refused before they say a word. Called by the bridge's task, so it must
+    /// not block.
     fn any_open(&self) -> bool;
 
-    /// Whether the invite with this secret lets `peer` in.
+    /// Lets `peer` in by the invite with this secret: once this has ended well the invite is used, `peer` is allowed, and
+    /// neither is forgotten by a crash. The link carries nothing before. It may still be refused for another reason; who
+    /// was let in once is let in again. Ended early, it may have let `peer` in or not.
     ///
     /// # Errors
     /// Why not.
-    fn check(&self, peer: MemberId, secret: &[u8; 32]) -> Result<(), Refusal>;
-
-    /// It did: `peer` is allowed from now on, and has used the invite once.
-    fn used(&self, peer: MemberId, secret: &[u8; 32]);
+    fn admit(&self, peer: MemberId, secret: [u8; 32]) -> Admitting;
 }
+
+/// The answer of [`Invites::admit`].
+pub type Admitting = Pin<Box<dyn Future<Output = Result<(), Refusal>> + Send>>;
 
 /// What has happened. Whoever lags reads [`Bridge::status`] and [`Feeds::ways`].
 #[derive(Clone, Debug)]

@@ -164,8 +164,7 @@ impl Session {
         }
     }
 
-    /// The invite that the event `Invited` showed is good. Its use counts from the event `Up` on: the link may still
-    /// be refused.
+    /// The invite that the event `Invited` showed is good, and is used. The link may still be refused for another reason.
     pub fn admit(&mut self) {
         match std::mem::replace(&mut self.phase, Phase::Over) {
             Phase::Invited(hello) => {

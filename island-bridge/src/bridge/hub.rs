@@ -94,6 +94,8 @@ enum Outcome {
     Accepted(Option<Connection>),
     /// Its last event has said so.
     LinkOver,
+    /// Whoever showed an invite.
+    Answered,
 }
 
 enum Wake {
@@ -257,7 +259,7 @@ impl Hub {
                     None => {}
                 }
             }
-            Outcome::LinkOver => {}
+            Outcome::LinkOver | Outcome::Answered => {}
         }
     }
 
@@ -276,9 +278,16 @@ impl Hub {
         };
         match event {
             link::Event::Invited(secret) => {
-                live.invite = Some(secret);
-                let checked = self.config.invites.as_ref().map(|invites| invites.check(peer, &secret));
-                live.orders.answer_invite(checked.unwrap_or(Err(Refusal::UnknownKey)));
+                let Some(invites) = &self.config.invites else {
+                    return live.orders.answer_invite(Err(Refusal::UnknownKey));
+                };
+                live.by_invite = true;
+                // It takes the disk's time.
+                let (admission, orders) = (invites.admit(peer, secret), live.orders.clone());
+                self.tasks.spawn(async move {
+                    orders.answer_invite(admission.await);
+                    Outcome::Answered
+                });
             }
             link::Event::Up(greeting) => self.up(now, peer, greeting),
             link::Event::Routes(routes) => self.junction.heard_routes(now.into_std(), peer, routes),

@@ -2,8 +2,9 @@
 
 use std::io;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use island_bridge::bridge::{Invites, Refused, State, Target};
+use island_bridge::bridge::{Admitting, Invites, Refused, State, Target};
 use island_bridge::frame::Refusal;
 use isle_mesh::member::MemberId;
 use tracing_subscriber::fmt::MakeWriter;
@@ -97,16 +98,20 @@ impl Invites for OneInvite {
         true
     }
 
-    fn check(&self, _peer: MemberId, secret: &[u8; 32]) -> Result<(), Refusal> {
-        match *self.0.lock().unwrap() {
-            _ if *secret != SECRET => Err(Refusal::UnknownKey),
+    fn admit(&self, peer: MemberId, secret: [u8; 32]) -> Admitting {
+        let answer = match &mut *self.0.lock().unwrap() {
+            _ if secret != SECRET => Err(Refusal::UnknownKey),
             Some(_) => Err(Refusal::InviteUsed),
-            None => Ok(()),
-        }
-    }
-
-    fn used(&self, peer: MemberId, _secret: &[u8; 32]) {
-        *self.0.lock().unwrap() = Some(peer);
+            used => {
+                *used = Some(peer);
+                Ok(())
+            }
+        };
+        Box::pin(async move {
+            // As long as a disk takes.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            answer
+        })
     }
 }
 

@@ -130,8 +130,8 @@ impl Desk {
                 return Reply::failed(format!("several keys begin with {text}"), "give more of it");
             }
         };
-        let pins = self.pins.clone();
-        if let Err(error) = blocking(move || pins.unlink(&key)).await {
+        let (pins, book) = (self.pins.clone(), self.invites.clone());
+        if let Err(error) = blocking(move || book.disown(&key).and_then(|()| pins.unlink(&key))).await {
             return error;
         }
         let was_there = self.bridge.unlink(key).await;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use island_bridge::bridge::Invites;
+use island_bridge::bridge::{Admitting, Invites};
 use island_bridge::frame::Refusal;
 use isle_mesh::member::MemberId;
 use serde::{Deserialize, Serialize};
@@ -122,6 +122,48 @@ impl InviteBook {
         Ok(was_there)
     }
 
+    /// Notes that `peer` uses the invite with this secret, once however often it comes; gives what people call it. Not
+    /// written yet.
+    fn take(&self, peer: MemberId, secret: &[u8; 32]) -> Result<String, Refusal> {
+        let (hash, key) = (hash(secret), peer.to_string());
+        let mut invites = self.lock();
+        let invite = invites.iter_mut().find(|invite| invite.hash == hash).ok_or(Refusal::UnknownKey)?;
+        if !invite.used_by.contains(&key) {
+            match (invite.uses_left, invite.expires > now()) {
+                (0, _) => return Err(Refusal::InviteUsed),
+                (_, false) => return Err(Refusal::InviteExpired),
+                (_, true) => {}
+            }
+            invite.uses_left -= 1;
+            invite.used_by.push(key);
+        }
+        Ok(invite.id.clone())
+    }
+
+    fn give_back(&self, peer: MemberId, secret: &[u8; 32]) {
+        let (hash, key) = (hash(secret), peer.to_string());
+        if let Some(invite) = self.lock().iter_mut().find(|invite| invite.hash == hash) {
+            let before = invite.used_by.len();
+            invite.used_by.retain(|used_by| *used_by != key);
+            invite.uses_left += u32::from(invite.used_by.len() < before);
+        }
+    }
+
+    /// No invite that this key has used lets it in again. Blocks on the disk.
+    ///
+    /// # Errors
+    /// It could not be written: it does after the next start.
+    pub(super) fn disown(&self, peer: &MemberId) -> Result<(), KeptError> {
+        let key = peer.to_string();
+        let mut is_known = false;
+        for invite in self.lock().iter_mut() {
+            let before = invite.used_by.len();
+            invite.used_by.retain(|used_by| *used_by != key);
+            is_known |= invite.used_by.len() < before;
+        }
+        if is_known { self.save() } else { Ok(()) }
+    }
+
     /// Writes the file as it should be now. Nobody who asks waits for the disk meanwhile. Blocks.
     fn save(&self) -> Result<(), KeptError> {
         let _turn = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
@@ -152,33 +194,38 @@ impl Invites for Door {
         !self.book.lock().is_empty()
     }
 
-    fn check(&self, _: MemberId, secret: &[u8; 32]) -> Result<(), Refusal> {
-        let hash = hash(secret);
-        let invites = self.book.lock();
-        let invite = invites.iter().find(|invite| invite.hash == hash).ok_or(Refusal::UnknownKey)?;
-        match (invite.uses_left, invite.expires > now()) {
-            (0, _) => Err(Refusal::InviteUsed),
-            (_, false) => Err(Refusal::InviteExpired),
-            (_, true) => Ok(()),
-        }
-    }
-
-    fn used(&self, peer: MemberId, secret: &[u8; 32]) {
-        let hash = hash(secret);
-        let mut invites = self.book.lock();
-        let Some(invite) = invites.iter_mut().find(|invite| invite.hash == hash) else { return };
-        invite.uses_left = invite.uses_left.saturating_sub(1);
-        invite.used_by.push(peer.to_string());
-        info!(invite = invite.id, key = %peer, "invite used");
-        drop(invites);
+    fn admit(&self, peer: MemberId, secret: [u8; 32]) -> Admitting {
         let (pins, book) = (self.pins.clone(), self.book.clone());
-        tokio::task::spawn_blocking(move || {
-            // First the key: what a crash in between leaves lets the same key in again.
-            let kept = pins.allow(peer).and_then(|()| book.save());
-            if let Err(error) = kept {
-                warn!(%error, "that an invite was used is not kept");
+        Box::pin(async move {
+            let admitted = tokio::task::spawn_blocking(move || admit(&book, &pins, peer, &secret));
+            admitted.await.unwrap_or_else(|error| {
+                warn!(%error, "an invite could not be looked up");
+                Err(Refusal::UnknownKey)
+            })
+        })
+    }
+}
+
+/// Uses an invite up once and keeps the key, both on disk when this returns. Blocks.
+fn admit(book: &InviteBook, pins: &Pins, peer: MemberId, secret: &[u8; 32]) -> Result<(), Refusal> {
+    let id = book.take(peer, secret)?;
+    // The use comes first: what a crash in between leaves lets in the same key again, and nobody else.
+    let kept = book.save().map_err(|error| (error, true)).and_then(|()| {
+        let allowed = pins.allow(peer);
+        allowed.map_err(|error| (error, false))
+    });
+    match kept {
+        Ok(()) => {
+            info!(invite = id, key = %peer, "invite used");
+            Ok(())
+        }
+        Err((error, is_unused)) => {
+            warn!(%error, invite = id, key = %peer, "not let in, for that an invite was used could not be kept");
+            if is_unused {
+                book.give_back(peer, secret);
             }
-        });
+            Err(Refusal::UnknownKey)
+        }
     }
 }
 
@@ -203,6 +250,8 @@ mod tests {
         Door::new(InviteBook::open(dir).unwrap(), Pins::open(dir).unwrap())
     }
 
+    const OTHER: MemberId = MemberId([2; 32]);
+
     #[tokio::test]
     async fn an_invite_lets_in_as_often_as_it_says_also_after_a_restart() {
         let dir = tempfile::tempdir().unwrap();
@@ -210,26 +259,55 @@ mod tests {
         assert!(!first.any_open());
         let (invite, secret) = first.book.make(Duration::from_secs(900), 2).unwrap();
         assert!(!fs::read_to_string(dir.path().join(FILE)).unwrap().contains(&hash(&[0; 32])));
-        first.used(PEER, &secret);
-        // Written on another thread.
-        while InviteBook::open(dir.path()).unwrap().all()[0].uses_left == 2 {
-            tokio::task::yield_now().await;
-        }
+        assert_eq!(first.admit(PEER, secret).await, Ok(()));
+        // The process ends right after the answer.
         let second = door(dir.path());
-        assert_eq!(second.check(PEER, &secret), Ok(()));
-        second.used(PEER, &secret);
-        assert_eq!(second.check(PEER, &secret), Err(Refusal::InviteUsed));
-        assert_eq!(second.check(PEER, &[0; 32]), Err(Refusal::UnknownKey));
+        assert_eq!((second.book.all()[0].uses_left, second.pins.keys()), (1, vec![PEER]));
+        assert_eq!(second.admit(PEER, secret).await, Ok(()), "once for each key");
+        assert_eq!(second.admit(OTHER, secret).await, Ok(()));
+        assert_eq!(second.admit(MemberId([3; 32]), secret).await, Err(Refusal::InviteUsed));
+        assert_eq!(second.admit(OTHER, [0; 32]).await, Err(Refusal::UnknownKey));
+        second.book.disown(&PEER).unwrap();
+        assert_eq!(door(dir.path()).admit(PEER, secret).await, Err(Refusal::InviteUsed), "it was unlinked");
         assert!(second.book.revoke(&invite.id).unwrap() && !second.book.revoke(&invite.id).unwrap());
-        assert_eq!(second.check(PEER, &secret), Err(Refusal::UnknownKey));
+        assert_eq!(second.admit(OTHER, secret).await, Err(Refusal::UnknownKey));
     }
 
-    #[test]
-    fn an_expired_invite_says_so() {
+    #[tokio::test]
+    async fn what_a_crash_between_both_files_leaves_lets_in_the_same_key_and_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = door(dir.path());
+        let (_, secret) = first.book.make(Duration::from_secs(900), 1).unwrap();
+        first.book.take(PEER, &secret).unwrap();
+        first.book.save().unwrap();
+        let second = door(dir.path());
+        assert!(second.pins.keys().is_empty());
+        assert_eq!(second.admit(OTHER, secret).await, Err(Refusal::InviteUsed));
+        assert_eq!(second.admit(PEER, secret).await, Ok(()));
+        assert_eq!(door(dir.path()).pins.keys(), [PEER]);
+    }
+
+    #[tokio::test]
+    async fn whoever_cannot_be_kept_is_not_let_in_and_has_used_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let door = door(dir.path());
+        let (_, secret) = door.book.make(Duration::from_secs(900), 1).unwrap();
+        let state = dir.path().to_owned();
+        // Nothing can be written where there is no folder.
+        dir.close().unwrap();
+        assert_eq!(door.admit(PEER, secret).await, Err(Refusal::UnknownKey));
+        assert_eq!(door.book.all()[0].uses_left, 1);
+        fs::create_dir(&state).unwrap();
+        assert_eq!(door.admit(OTHER, secret).await, Ok(()));
+        fs::remove_dir_all(&state).unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_expired_invite_says_so() {
         let dir = tempfile::tempdir().unwrap();
         let door = door(dir.path());
         let (_, secret) = door.book.make(Duration::ZERO, 1).unwrap();
-        assert_eq!(door.check(PEER, &secret), Err(Refusal::InviteExpired));
+        assert_eq!(door.admit(PEER, secret).await, Err(Refusal::InviteExpired));
     }
 
     #[test]

@@ -44,8 +44,8 @@ pub(super) struct Live {
     shown: Arc<Mutex<Shown>>,
     /// It is up since this was said.
     pub(super) greeting: Option<Greeting>,
-    /// The invite that it has shown.
-    pub(super) invite: Option<[u8; 32]>,
+    /// It has shown an invite.
+    pub(super) by_invite: bool,
 }
 
 impl Configured {
@@ -185,7 +185,7 @@ impl Hub {
             orders: Orders::default(),
             shown: Arc::default(),
             greeting: None,
-            invite: None,
+            by_invite: false,
         };
         let link = Link {
             number: live.number,
@@ -224,8 +224,7 @@ impl Hub {
             };
             self.tasks.spawn(carry.instrument(info_span!("tunnels", member = %peer.short())));
         }
-        if let (Some(secret), Some(invites)) = (live.invite.take(), &self.config.invites) {
-            invites.used(peer, &secret);
+        if live.by_invite {
             self.known.entry(peer).or_default();
             self.refused.retain(|(stranger, _)| *stranger != peer);
         }
