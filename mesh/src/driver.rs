@@ -215,6 +215,7 @@ struct Exported {
 struct FarExported {
     since: u64,
     head: u64,
+    at: std::time::Instant,
     bytes: Bytes,
 }
 
@@ -384,7 +385,7 @@ impl Driver {
                 let _ = reply.send(());
             }
             Command::FarRecords { instance, since, reply } => {
-                let _ = reply.send(self.far_records(instance, since));
+                let _ = reply.send(self.far_records(now, instance, since));
             }
             Command::Drain(reply) => {
                 self.machine.drain(now);
@@ -420,15 +421,18 @@ impl Driver {
     }
 
     /// All nodes of an island ask a bridge for the same at about the same time.
-    fn far_records(&mut self, instance: u64, since: u64) -> Bytes {
+    fn far_records(&mut self, now: std::time::Instant, instance: u64, since: u64) -> Bytes {
         let (ours, head) = self.machine.far_head();
         let since = if instance == ours { since } else { 0 };
-        if let Some(made) = self.far_exported.as_ref().filter(|made| (made.since, made.head) == (since, head))
-        {
+        let fresh = |made: &&FarExported| {
+            (made.since, made.head) == (since, head)
+                && now.saturating_duration_since(made.at) < EXPORT_AGE_MAX
+        };
+        if let Some(made) = self.far_exported.as_ref().filter(fresh) {
             return made.bytes.clone();
         }
-        let bytes = self.machine.far_records(ours, since);
-        self.far_exported = Some(FarExported { since, head, bytes: bytes.clone() });
+        let bytes = self.machine.far_records(now, ours, since);
+        self.far_exported = Some(FarExported { since, head, at: now, bytes: bytes.clone() });
         bytes
     }
 

@@ -8,7 +8,7 @@
 //! Source: NETWORK.md, "Members of other islands".
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -19,7 +19,7 @@ use crate::event::EventKind;
 use crate::island::Island;
 use crate::member::{Load, Member, MemberId, Reason, Record, Stamp, Standing};
 use crate::outward::What;
-use crate::table::{Advance, Table, Via};
+use crate::table::{Advance, GONE_LISTED, Table, Via};
 use crate::verify::{Refused, Verified, Word};
 use crate::wire::{Header, Message};
 
@@ -41,7 +41,7 @@ pub use word::FarWord;
 use changes::Changes;
 use islands::Islands;
 use transfer::Filling;
-use verdict::Certificate;
+use verdict::{Certificate, Cleared};
 
 /// Other islands and their members. Holds as many members as a [`Table`], and 256 islands.
 #[derive(Debug)]
@@ -54,6 +54,10 @@ pub(crate) struct Far {
     waiting: BTreeMap<MemberId, Certificate>,
     /// Somebody has come or gone since those were last judged.
     unsettled: bool,
+    /// Where judging them stopped.
+    settled_to: Option<MemberId>,
+    /// Who cannot be reached, as far as anybody can say, by since when.
+    doubted: BTreeSet<(Instant, MemberId)>,
     islands: Islands,
     pub(crate) routes: RouteWords,
     changes: Changes,
@@ -66,6 +70,12 @@ struct FarMember {
     verdict: Option<Reason>,
     /// The certificate that it is down by.
     certificate: Option<Certificate>,
+    /// Since when nobody can say whether it is down.
+    doubted: Option<Instant>,
+    /// When a verdict without its watchers was last shown to be wrong.
+    spared: Option<Instant>,
+    /// The bridge whose link brought it.
+    origin: Option<MemberId>,
     view: Option<Arc<Member>>,
 }
 
@@ -96,6 +106,8 @@ impl Far {
             members: by_member(seed),
             waiting: BTreeMap::new(),
             unsettled: false,
+            settled_to: None,
+            doubted: BTreeSet::new(),
             islands: Islands::default(),
             routes: RouteWords::default(),
             changes: Changes::new(seed, instance),
@@ -144,6 +156,17 @@ impl Far {
     /// # Errors
     /// Why it did not advance the table. A certificate may be kept nevertheless, for later.
     pub(crate) fn hear(&mut self, now: Instant, heard: &FarWord) -> Result<(), Refused> {
+        let outcome = self.hear_undated(now, heard);
+        // Nobody is listed for longer than 10 minutes because it is heard of late. Who lies about that shortens what it
+        // could have kept to itself.
+        if let (Some(age), Some(id)) = (heard.gone, heard.subject()) {
+            let since = now.checked_sub(age.min(GONE_LISTED)).unwrap_or(now);
+            self.table.date_gone(&id, since);
+        }
+        outcome
+    }
+
+    fn hear_undated(&mut self, now: Instant, heard: &FarWord) -> Result<(), Refused> {
         match heard.word.message.as_ref().ok_or(Refused::Version)? {
             Message::Announce(record) => {
                 self.table.check_fresh(&heard.word.header, &heard.word.bytes)?;
@@ -167,14 +190,18 @@ impl Far {
         match advance {
             Advance::Joined | Advance::Record => self.has_news(now, id, bytes, advance == Advance::Joined),
             Advance::Pulse => {
-                if self.has_beaten(id, stamp) {
-                    self.table.set_down(&id, None, now);
-                    self.publish(now, id, Some(EventKind::Back));
+                match self.has_beaten(now, id, stamp) {
+                    Cleared::Down => {
+                        self.table.set_down(&id, None, now);
+                        self.publish(now, id, Some(EventKind::Back));
+                    }
+                    Cleared::Doubt => self.publish(now, id, None),
+                    Cleared::Nothing => {}
                 }
                 self.say(id, What::Refuted, bytes, true);
             }
             Advance::Left => {
-                self.acquit(id);
+                self.acquit(now, id);
                 self.waiting.remove(&id);
                 if let Some(member) = self.members.get_mut(&id) {
                     member.standing = Standing::Left;
@@ -201,8 +228,7 @@ impl Far {
         let Some((stamp, draining)) = record else { return };
         let member = self.members.get_or_insert_with(id, FarMember::new);
         let was_draining = member.view.as_ref().is_some_and(|view| view.record.draining && !joined);
-        let was_down = member.standing == Standing::Down;
-        self.acquit(id);
+        let was_down = self.acquit(now, id) == Cleared::Down;
         // Votes are judged by one record alone; those that came before theirs have waited for it.
         if self.waiting.get(&id).is_some_and(|certificate| certificate.record < stamp) {
             self.waiting.remove(&id);
@@ -225,11 +251,21 @@ impl Far {
         self.outs.push_back(Out::Said { member, what, bytes, is_urgent });
     }
 
-    /// Somebody can be reached over a link no more, says the bridge `from` at its other end. That counts if we have no
-    /// other way, or if it is of that bridge's own island.
+    /// The link with the bridge `from` brought this member first.
+    pub(crate) fn set_origin(&mut self, id: &MemberId, from: MemberId) {
+        if let Some(member) = self.members.get_mut(id) {
+            member.origin = Some(from);
+        }
+    }
+
+    /// Somebody can be reached over a link no more, says the bridge `from` at its other end. That counts if it had brought
+    /// that member, and if we have no other way or it is of that bridge's own island: nobody takes away what others gave.
     pub(crate) fn withdraw(&mut self, id: &MemberId, from: &MemberId) {
         let island = |id: &MemberId| self.record(id).map(|(_, record)| record.island.clone());
         let Some(theirs) = island(id) else { return };
+        if self.members.get(id).is_some_and(|member| member.origin.is_some_and(|origin| origin != *from)) {
+            return;
+        }
         if !self.islands.is_reachable(&theirs) || island(from).is_some_and(|island| island == theirs) {
             self.table.remove(id);
             self.unlist(*id, Out::Withdrawn(*id));
@@ -241,7 +277,11 @@ impl Far {
         self.table.remove(id);
         self.changes.remove(id);
         self.waiting.remove(id);
-        if let Some(view) = self.members.swap_remove(id).and_then(|member| member.view) {
+        let Some(member) = self.members.swap_remove(id) else { return };
+        if let Some(at) = member.doubted {
+            self.doubted.remove(&(at, *id));
+        }
+        if let Some(view) = member.view {
             self.outs.push_back(Out::Event(EventKind::Forgotten, view));
         }
     }
@@ -257,6 +297,11 @@ impl Far {
         while let Some(id) = self.table.due(now) {
             self.table.forget(&id, now);
             self.unlist(id, Out::Forgotten(id));
+        }
+        // Without a floor: it may live, and come again over another link.
+        while let Some((_, id)) = self.doubted.first().copied().filter(|(at, _)| now >= *at + GONE_LISTED) {
+            self.table.remove(&id);
+            self.unlist(id, Out::Withdrawn(id));
         }
         while let Some(island) = self.islands.due(now) {
             for id in self.members_of(&island) {
@@ -276,6 +321,8 @@ impl Far {
 
     pub(crate) fn sweep(&mut self, now: Instant) {
         self.table.expire_floors(now);
+        // Nobody is spared for ever.
+        self.unsettled |= !self.waiting.is_empty();
     }
 
     fn members_of(&self, island: &str) -> Vec<MemberId> {
@@ -360,12 +407,14 @@ impl Far {
 
     /// The words of the members that changed after `since`, by the counting of `instance`, as one body. Everything if that
     /// is not ours. What does not fit is left for the next request.
-    pub(crate) fn records(&self, instance: u64, since: u64) -> Bytes {
+    pub(crate) fn records(&self, now: Instant, instance: u64, since: u64) -> Bytes {
         let since = if instance == self.changes.instance() { since } else { 0 };
         let mut filling = Filling::new();
         let mut through = since;
         for (index, id) in self.changes.after(since) {
-            if !filling.push_all(self.words_of(&id)) {
+            let gone = self.table.get(&id).and_then(|entry| entry.gone);
+            let gone = gone.map(|since| now.saturating_duration_since(since));
+            if !filling.push_all(id, self.words_of(&id), gone) {
                 return filling.encode(self.changes.instance(), through);
             }
             through = index;
@@ -381,10 +430,8 @@ impl Far {
         if entry.has_left() {
             return record.into_iter().chain(end).collect();
         }
-        let down = self.members.get(id).filter(|member| member.standing == Standing::Down);
-        let certificate = down.and_then(|member| member.certificate.as_ref());
         let pulse = entry.pulse.as_ref().map(|said| said.bytes.clone());
-        let verdict = certificate.map(|certificate| certificate.bytes.clone());
+        let verdict = self.certificate_on(id).map(|certificate| certificate.bytes.clone());
         end.into_iter().chain(record).chain(verdict).chain(pulse).collect()
     }
 }
@@ -416,6 +463,7 @@ impl Far {
             Standing::Down => member.verdict.or(Some(Reason::NoAnswer)),
             _ if is_same_name => Some(Reason::SameNameOrSplit),
             _ if !reachable => Some(Reason::IslandUnreachable),
+            _ if member.doubted.is_some() => Some(Reason::Unilateral),
             _ if entry.duplicate => Some(Reason::DuplicateKey),
             _ if said.value.draining => Some(Reason::Draining),
             _ => None,
@@ -428,7 +476,7 @@ impl Far {
             record_bytes: said.bytes.clone(),
             standing,
             proven: false,
-            reachable: reachable && !standing.is_gone(),
+            reachable: reachable && !standing.is_gone() && member.doubted.is_none(),
             reason,
             since: since.map_or(now, |old| old.since),
             heard: None,
@@ -450,6 +498,14 @@ fn counts_anybody(table: &Table, members: &ByMember<FarMember>, island: &str) ->
 
 impl FarMember {
     fn new() -> Self {
-        Self { standing: Standing::Alive, verdict: None, certificate: None, view: None }
+        Self {
+            standing: Standing::Alive,
+            verdict: None,
+            certificate: None,
+            doubted: None,
+            spared: None,
+            origin: None,
+            view: None,
+        }
     }
 }

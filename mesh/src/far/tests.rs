@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
+use super::verdict::SPARED_FOR;
 use super::*;
 use crate::identity::Identity;
 use crate::island::ISLANDS_MAX;
@@ -271,13 +272,136 @@ fn votes_that_are_forged_or_foreign_count_nothing() {
     assert!(rig.hear(&certificate(77, 1, 7, &[2, 3])).is_err(), "nobody knows that one");
 }
 
+/// Every member is there and reachable by a way, or not, as `standing` and `reachable` say.
+fn shown(rig: &Rig, author: u64) -> (Standing, bool) {
+    let view = rig.view(author);
+    (view.standing, view.reachable)
+}
+
 #[test]
-fn three_of_its_island_suffice_without_watchers() {
+fn made_up_keys_call_nobody_down_and_make_nobody_unreachable() {
     let mut rig = Rig::south();
+    rig.route(90, &[reach("south", 10)]);
+    rig.choose(&[90]);
+    // They claim to be of the island, to watch each other, and to be watched by its members.
+    for author in 80..=83 {
+        let others: Vec<u64> = (80..=83).filter(|other| *other != author).chain([2, 3]).collect();
+        rig.hear(&announce(author, 1, "south", &others)).unwrap();
+    }
+    rig.told();
+    for last in [1, 1 << 40] {
+        for accused in 1..=5 {
+            assert!(rig.hear(&certificate(accused, 1, last, &[80, 81, 82, 83])).is_err());
+        }
+    }
+    // Nor once real watchers have gone, as long as one is left.
+    rig.hear(&farewell(2, 9)).unwrap();
+    rig.hear(&farewell(3, 9)).unwrap();
+    assert_eq!(rig.told(), (vec![EventKind::Left; 2], vec![What::Own; 2]));
+    for accused in [1, 5] {
+        assert_eq!(shown(&rig, accused), (Standing::Alive, true), "{accused}");
+    }
+    // Without any watcher nobody can tell. It is not down, and its next word ends even the doubt.
+    rig.hear(&farewell(4, 9)).unwrap();
+    assert_eq!(shown(&rig, 1), (Standing::Alive, false));
+    assert_eq!(rig.view(1).reason, Some(Reason::Unilateral));
+    rig.hear(&announce(1, 5, "south", &[5])).unwrap();
+    assert_eq!((shown(&rig, 1), rig.view(1).reason), ((Standing::Alive, true), None));
+}
+
+#[test]
+fn votes_of_whoever_it_vouches_for_suffice_where_all_its_watchers_have_gone() {
+    let mut rig = Rig::new();
+    // 1 was watched by 2 and 3, and these by 4, 5 and 6.
+    rig.hear(&announce(1, 1, "south", &[2, 3])).unwrap();
+    for (author, watchers) in [(2, [4, 5]), (3, [5, 6]), (4, [5, 6]), (5, [4, 6]), (6, [4, 5])] {
+        rig.hear(&announce(author, 1, "south", &watchers)).unwrap();
+    }
+    for author in 80..=82 {
+        rig.hear(&announce(author, 1, "south", &[])).unwrap();
+    }
+    assert!(rig.hear(&certificate(1, 1, 1, &[4, 5, 6])).is_err(), "its watchers may hear it");
+    rig.hear(&certificate(2, 1, 1, &[4, 5])).unwrap();
+    assert_eq!(rig.standing(1), Some(Standing::Alive));
+    rig.hear(&certificate(3, 1, 1, &[5, 6])).unwrap();
+    assert_eq!((rig.standing(1), rig.view(1).reason), (Some(Standing::Down), Some(Reason::Unilateral)));
+    // It spoke again: for a minute nobody is believed but its watchers.
+    rig.hear(&pulse(1, 2)).unwrap();
+    assert_eq!(rig.standing(1), Some(Standing::Alive));
+    assert!(rig.hear(&certificate(1, 1, 2, &[4, 5, 6])).is_err());
+    rig.pass(SPARED_FOR - Duration::from_millis(1));
+    rig.far.sweep(rig.now);
+    rig.far.settle(rig.now);
+    assert_eq!(rig.standing(1), Some(Standing::Alive));
+    rig.pass(Duration::from_millis(1));
+    rig.far.sweep(rig.now);
+    rig.far.settle(rig.now);
+    assert_eq!(rig.standing(1), Some(Standing::Down));
+}
+
+#[test]
+fn one_survivor_of_seven_is_believed_once_all_others_are_accused() {
+    let mut rig = Rig::new();
+    for author in 1..=7 {
+        let watchers: Vec<u64> = (1..=7).filter(|watcher| *watcher != author).collect();
+        rig.hear(&announce(author, 1, "south", &watchers)).unwrap();
+    }
+    for accused in 1..=5 {
+        assert!(rig.hear(&certificate(accused, 1, 1, &[7])).is_err());
+    }
+    assert_eq!(rig.standing(1), Some(Standing::Alive), "6 may hear it");
+    rig.hear(&certificate(6, 1, 1, &[7])).unwrap();
+    for accused in 1..=6 {
+        assert_eq!(rig.standing(accused), Some(Standing::Down), "{accused}");
+    }
+    assert_eq!(rig.standing(7), Some(Standing::Alive));
+}
+
+#[test]
+fn who_crashed_before_it_named_anybody_cannot_be_reached_and_is_listed_for_ten_minutes() {
+    let mut rig = Rig::south();
+    rig.route(90, &[reach("south", 10)]);
+    rig.choose(&[90]);
     rig.hear(&announce(6, 1, "south", &[])).unwrap();
     assert!(rig.hear(&certificate(6, 1, 1, &[2, 3])).is_err());
+    rig.told();
     assert_eq!(rig.hear(&certificate(6, 1, 1, &[2, 3, 4])), Ok(()));
-    assert_eq!(rig.view(6).reason, Some(Reason::Unilateral));
+    assert_eq!((shown(&rig, 6), rig.view(6).reason), ((Standing::Alive, false), Some(Reason::Unilateral)));
+    assert_eq!(rig.told(), (vec![], vec![What::Down]), "others are to doubt it, too");
+    let mut other = Rig::south();
+    for heard in &read_transfer(tag(), &rig.far.records(rig.now, 0, 0)).unwrap().words {
+        let _ = other.hear(heard);
+    }
+    assert_eq!(other.view(6).reason, Some(Reason::IslandUnreachable));
+    assert!(other.far.certificate_on(&id(6)).is_some());
+    assert_eq!(rig.hear(&pulse(6, 2)), Ok(()));
+    assert_eq!(shown(&rig, 6), (Standing::Alive, true));
+    assert_eq!(rig.hear(&certificate(6, 1, 2, &[2, 3, 4])), Ok(()));
+    rig.pass(Duration::from_secs(600) - Duration::from_millis(1));
+    assert!(rig.standing(6).is_some());
+    rig.pass(Duration::from_millis(1));
+    assert_eq!(rig.standing(6), None);
+    assert_eq!(rig.hear(&announce(6, 1, "south", &[])), Ok(()), "it may have lived");
+}
+
+#[test]
+fn certificates_of_no_weight_fill_no_room_that_others_need() {
+    let mut rig = Rig::new();
+    for author in 1000..1300 {
+        rig.hear(&announce(author, 1, "south", &[1001])).unwrap();
+    }
+    for author in 80..=82 {
+        rig.hear(&announce(author, 1, "south", &[])).unwrap();
+    }
+    for accused in 1002..1300 {
+        assert!(rig.hear(&certificate(accused, 1, 1, &[80, 81, 82])).is_err());
+    }
+    assert_eq!(rig.far.waiting.len(), 256);
+    // By a record that has not come yet, nothing can be said of the votes.
+    rig.hear(&announce(1, 1, "south", &[2, 3, 4])).unwrap();
+    rig.hear(&announce(2, 1, "south", &[])).unwrap();
+    assert!(rig.hear(&certificate(1, 1, 1, &[2])).is_err());
+    assert!(rig.far.waiting.contains_key(&id(1)));
 }
 
 #[test]
@@ -424,7 +548,10 @@ fn who_is_withdrawn_goes_unless_there_is_another_way() {
     assert_eq!(rig.standing(1), None, "a bridge of its own island says so");
     rig.choose(&[]);
     rig.pass(Duration::from_millis(200));
+    rig.far.set_origin(&id(2), id(71));
     rig.far.withdraw(&id(2), &id(70));
+    assert_eq!(rig.standing(2), Some(Standing::Alive), "another link has brought it");
+    rig.far.withdraw(&id(2), &id(71));
     assert_eq!(rig.standing(2), None);
 }
 
@@ -452,24 +579,56 @@ fn who_reads_on_gets_what_changed_and_who_reads_anew_gets_everything() {
     rig.hear(&certificate(1, 1, 7, &[2, 3])).unwrap();
     let (instance, head) = rig.far.head();
     let read = |bytes: &Bytes| read_transfer(tag(), bytes).unwrap();
-    let all = read(&rig.far.records(0, 0));
+    let all = read(&rig.far.records(rig.now, 0, 0));
     assert_eq!((all.instance, all.through, all.words.len()), (instance, head, 6));
     let mut other = Rig::new();
     for heard in &all.words {
         let _ = other.hear(heard);
     }
     assert_eq!((other.far.digest(), other.standing(1)), (rig.far.digest(), Some(Standing::Down)));
-    assert!(read(&rig.far.records(instance, head)).words.is_empty());
+    assert!(read(&rig.far.records(rig.now, instance, head)).words.is_empty());
     rig.hear(&pulse(1, 8)).unwrap();
     rig.hear(&farewell(2, 9)).unwrap();
-    let news = read(&rig.far.records(instance, head));
+    let news = read(&rig.far.records(rig.now, instance, head));
     assert_eq!(news.words.len(), 4, "record and pulse of one, record and farewell of the other");
-    assert_eq!(read(&rig.far.records(instance + 1, head)).words.len(), 7);
+    assert_eq!(read(&rig.far.records(rig.now, instance + 1, head)).words.len(), 7);
     for heard in &news.words {
         let _ = other.hear(heard);
     }
     assert_eq!(other.far.digest(), rig.far.digest());
     assert_eq!((other.standing(1), other.standing(2)), (Some(Standing::Alive), Some(Standing::Left)));
+}
+
+#[test]
+fn who_is_gone_is_listed_for_ten_minutes_in_all_whoever_hears_of_it_late() {
+    let mut rig = Rig::south();
+    rig.hear(&farewell(1, 9)).unwrap();
+    rig.hear(&certificate(2, 1, 1, &[3, 4])).unwrap();
+    // One newcomer learns it from another.
+    for minutes in [4, 5] {
+        rig.pass(Duration::from_secs(minutes * 60));
+        let mut newcomer = Rig { now: rig.now, ..Rig::new() };
+        for heard in &read_transfer(tag(), &rig.far.records(rig.now, 0, 0)).unwrap().words {
+            let _ = newcomer.hear(heard);
+        }
+        rig = newcomer;
+        assert_eq!((rig.standing(1), rig.standing(2)), (Some(Standing::Left), Some(Standing::Down)));
+    }
+    let mut newcomer = rig;
+    newcomer.pass(Duration::from_secs(59));
+    assert!(newcomer.standing(1).is_some() && newcomer.standing(2).is_some());
+    newcomer.pass(Duration::from_secs(2));
+    assert_eq!((newcomer.standing(1), newcomer.standing(2)), (None, None));
+    // Nobody who is there is touched by such a claim, and a claim of years is one of ten minutes.
+    let claim = FarWord { gone: Some(Duration::from_secs(1 << 40)), ..pulse(3, 2) };
+    let _ = newcomer.hear(&claim);
+    newcomer.pass(Duration::ZERO);
+    assert_eq!(newcomer.standing(3), Some(Standing::Alive));
+    let claim = FarWord { gone: Some(Duration::from_secs(1 << 40)), ..farewell(3, 9) };
+    assert_eq!(newcomer.hear(&claim), Ok(()));
+    newcomer.pass(Duration::ZERO);
+    assert_eq!(newcomer.standing(3), None);
+    assert_eq!(newcomer.hear(&announce(3, 1, "south", &[])), Err(Refused::Stale), "its floor stays");
 }
 
 /// Everything that can be said of two members of an island of five, whose other three are there and stay.

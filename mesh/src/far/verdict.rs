@@ -1,13 +1,17 @@
 //! Who is down on another island: by certificates, judged by the member's own record and by who of its watchers is there, as
 //! far as that is known here.
 //!
+//! Nobody here hears the voters, so it cannot be known whether they are more than keys that claim to be of that island.
+//! Named watchers are named by the accused itself. Where those cannot decide, others count whom the accused vouches for: it
+//! names members that it has heard beyond doubt, those name others, and so on. A made-up key is named by nobody.
+//!
 //! A certificate that does not suffice yet is kept: its voters, or what became of other watchers, may become known after
 //! it.
 //!
-//! Source: NETWORK.md, "Votes and certificates", "Members of other islands".
+//! Source: NETWORK.md, "Votes and certificates", "Members of other islands"; docs/adr/0006.
 
-use std::collections::BTreeMap;
-use std::time::Instant;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -24,6 +28,13 @@ use crate::wire::{Message, Suspect};
 const WAITING_MAX: usize = 256;
 /// So many members of its island decide without watchers, as there.
 const UNILATERAL: usize = 3;
+/// Members that are looked at to find out whom one vouches for: 0.2 ms. On a larger island some are not found. Guessed.
+const VOUCHED_MAX: usize = 2048;
+/// And so many for all certificates that wait, before others get their turn.
+const LOOKED_AT_MAX: usize = 2 * VOUCHED_MAX;
+/// Who was called down without its watchers and spoke again is not called down so for this long: nobody can make it
+/// come and go. Guessed: as long as a wrong accusation is remembered on its island.
+pub(super) const SPARED_FOR: Duration = Duration::from_secs(60);
 
 /// Votes about one member, all by one record of it.
 #[derive(Clone, Debug)]
@@ -33,6 +44,35 @@ pub(super) struct Certificate {
     pub(super) record: Stamp,
     /// By voter, the newest word of the accused that it knew.
     pub(super) votes: BTreeMap<MemberId, Stamp>,
+    /// The accused vouches for one of the voters, as far as was known when that was last looked at.
+    is_vouched: bool,
+}
+
+/// What a newer word has ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Cleared {
+    Nothing,
+    /// It could only not be reached.
+    Doubt,
+    Down,
+}
+
+/// What the votes on a member come to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Judgement {
+    Down(Reason),
+    /// Nobody is left who could say with certainty what became of it.
+    Doubted,
+}
+
+/// What is found by following who names whom.
+#[derive(Debug, Default)]
+struct Vouched {
+    /// Voters among those, as many as matter.
+    votes: usize,
+    /// Those of them that are there and of whom nobody says anything else, as many as matter.
+    there: usize,
+    looked_at: usize,
 }
 
 impl Far {
@@ -60,39 +100,89 @@ impl Far {
         if member.standing == Standing::Down {
             return Err(Refused::Stale);
         }
-        if let Some(reason) = self.judge(&id, &certificate) {
-            self.go_down(now, id, reason, certificate);
-            return Ok(());
-        }
-        // Anybody can sign votes of no weight: they do not take the place of others.
-        let is_better = |held: &Certificate| {
-            held.record < certificate.record || self.weight(&id, held) < self.weight(&id, &certificate)
-        };
-        let is_worth_keeping = self.waiting.contains_key(&id) || self.waiting.len() < WAITING_MAX;
-        if is_worth_keeping && self.waiting.get(&id).is_none_or(is_better) {
-            self.waiting.insert(id, certificate);
+        certificate.is_vouched = self.vouched(&id, &certificate, 1).votes > 0;
+        match self.judge(now, &id, &certificate) {
+            (Some(Judgement::Down(reason)), _) => {
+                self.go_down(now, id, reason, certificate);
+                return Ok(());
+            }
+            (Some(Judgement::Doubted), _) if member.doubted.is_none() => {
+                self.wait(id, certificate.clone());
+                self.doubt(now, id, &certificate);
+                return Ok(());
+            }
+            _ => self.wait(id, certificate),
         }
         Err(Refused::Unasked)
     }
 
-    /// Somebody may have come or gone: certificates that did not suffice may do so now.
-    pub(crate) fn settle(&mut self, now: Instant) {
-        while std::mem::take(&mut self.unsettled) {
-            let judged = |(id, certificate): (&MemberId, &Certificate)| {
-                Some((*id, self.judge(id, certificate)?, certificate.clone()))
+    /// Keeps a certificate for later. Anybody can sign votes of no weight: they do not take the place of others.
+    fn wait(&mut self, id: MemberId, certificate: Certificate) {
+        let rank = |held: &Certificate| (held.record, held.is_vouched, self.weight(&id, held));
+        if self.waiting.get(&id).is_some_and(|held| rank(held) >= rank(&certificate)) {
+            return;
+        }
+        if self.waiting.len() >= WAITING_MAX && !self.waiting.contains_key(&id) {
+            let weightless = self.waiting.iter().find(|(_, held)| !held.is_vouched).map(|(id, _)| *id);
+            match weightless.filter(|_| certificate.is_vouched) {
+                Some(other) => self.waiting.remove(&other),
+                None => return,
             };
-            let decided: Vec<_> = self.waiting.iter().filter_map(judged).collect();
-            for (id, reason, certificate) in decided {
-                self.go_down(now, id, reason, certificate);
+        }
+        // Others may hang on whether this one is accused.
+        self.unsettled |= certificate.is_vouched;
+        self.waiting.insert(id, certificate);
+    }
+
+    /// Somebody may have come or gone: certificates that did not suffice may do so now. Does a bounded part of the work;
+    /// the rest is done the next time.
+    pub(crate) fn settle(&mut self, now: Instant) {
+        let mut left = LOOKED_AT_MAX;
+        while self.unsettled && left > 0 {
+            self.unsettled = false;
+            let Some(start) = self.waiting.keys().next().copied() else { return };
+            let start = self.settled_to.take().unwrap_or(start);
+            let (later, earlier): (Vec<MemberId>, Vec<MemberId>) =
+                self.waiting.keys().copied().partition(|id| *id >= start);
+            for id in later.into_iter().chain(earlier) {
+                left = left.saturating_sub(self.judge_waiting(now, id));
+                if left == 0 {
+                    self.unsettled = true;
+                    self.settled_to = Some(id);
+                    return;
+                }
             }
         }
     }
 
-    /// Whether the votes on `id` suffice, and by whom.
-    fn judge(&self, id: &MemberId, certificate: &Certificate) -> Option<Reason> {
-        let said = self.table.get(id)?.record.as_ref()?;
+    /// Judges a certificate that waits; gives how many members were looked at.
+    fn judge_waiting(&mut self, now: Instant, id: MemberId) -> usize {
+        let Some(certificate) = self.waiting.get(&id).cloned() else { return 1 };
+        let mut looked_at = 1;
+        if !certificate.is_vouched {
+            let vouched = self.vouched(&id, &certificate, 1);
+            looked_at += vouched.looked_at;
+            if vouched.votes > 0
+                && let Some(waits) = self.waiting.get_mut(&id)
+            {
+                waits.is_vouched = true;
+                self.unsettled = true;
+            }
+        }
+        let (judgement, more) = self.judge(now, &id, &certificate);
+        match judgement {
+            Some(Judgement::Down(reason)) => self.go_down(now, id, reason, certificate),
+            Some(Judgement::Doubted) => self.doubt(now, id, &certificate),
+            None => {}
+        }
+        looked_at + more
+    }
+
+    /// What the votes on `id` come to, and how many members were looked at for that.
+    fn judge(&self, now: Instant, id: &MemberId, certificate: &Certificate) -> (Option<Judgement>, usize) {
+        let Some(said) = self.table.get(id).and_then(|entry| entry.record.as_ref()) else { return (None, 0) };
         if certificate.record != said.stamp {
-            return None;
+            return (None, 0);
         }
         let watchers = || said.value.watchers.iter().filter(|watcher| !self.is_gone(watcher));
         let living = watchers().count();
@@ -104,15 +194,68 @@ impl Far {
             _ => 3,
         };
         if named >= quorum {
-            return Some(Reason::NoAnswer);
+            return (Some(Judgement::Down(Reason::NoAnswer)), 0);
         }
-        // Of watchers we may not know yet it is not known that they are gone.
+        let spared = self.members.get(id).and_then(|member| member.spared);
+        if spared.is_some_and(|at| now.saturating_duration_since(at) < SPARED_FOR) {
+            return (None, 0);
+        }
+        // A watcher that is there and says nothing against it may well hear it.
+        let may_hear =
+            |watcher: &MemberId| !certificate.votes.contains_key(watcher) && !self.is_accused(watcher);
+        if watchers().any(may_hear) {
+            return (None, 0);
+        }
+        let vouched = self.vouched(id, certificate, UNILATERAL);
+        let looked_at = vouched.looked_at;
+        if vouched.votes >= vouched.there.clamp(1, UNILATERAL) {
+            return (Some(Judgement::Down(Reason::Unilateral)), looked_at);
+        }
         let there = self.there(&said.value.island).filter(|other| *other != id).take(UNILATERAL).count();
-        let needed = there.max(living).clamp(1, UNILATERAL);
-        (self.weight(id, certificate) >= needed).then_some(Reason::Unilateral)
+        let is_enough = self.weight(id, certificate) >= there.clamp(1, UNILATERAL);
+        (is_enough.then_some(Judgement::Doubted), looked_at)
     }
 
-    /// How many of the voters are members of the same island that are there.
+    /// Follows who names whom as a watcher, from `id` on: how many of the voters that are not gone are found so, and how
+    /// many others who are there. Counts up to `most` voters.
+    fn vouched(&self, id: &MemberId, certificate: &Certificate, most: usize) -> Vouched {
+        let mut found = Vouched::default();
+        let record = |id: &MemberId| self.table.get(id)?.record.as_ref().map(|said| &said.value);
+        let Some(accused) = record(id).filter(|_| !certificate.votes.is_empty()) else { return found };
+        let mut seen: BTreeSet<MemberId> = BTreeSet::from([*id]);
+        let mut next: VecDeque<MemberId> = accused.watchers.iter().copied().collect();
+        while let Some(member) = next.pop_front() {
+            if found.looked_at >= VOUCHED_MAX || found.votes >= most {
+                break;
+            }
+            if !seen.insert(member) {
+                continue;
+            }
+            found.looked_at += 1;
+            let Some(named) = record(&member).filter(|named| named.island == accused.island) else {
+                continue;
+            };
+            if !self.is_gone(&member) {
+                let votes = certificate.votes.contains_key(&member);
+                found.votes += usize::from(votes);
+                found.there += usize::from(votes || !self.is_accused(&member));
+            }
+            next.extend(named.watchers.iter().filter(|watcher| !seen.contains(*watcher)));
+        }
+        found
+    }
+
+    /// Whether anybody says that this member is not there.
+    pub(crate) fn is_accused_or_down(&self, id: &MemberId) -> bool {
+        self.waiting.contains_key(id) || self.standing(id) == Some(Standing::Down)
+    }
+
+    /// Whether somebody whom it vouches for says that this member is silent, too.
+    fn is_accused(&self, id: &MemberId) -> bool {
+        self.waiting.get(id).is_some_and(|certificate| certificate.is_vouched)
+    }
+
+    /// How many of the voters claim to be of the same island and are there.
     fn weight(&self, id: &MemberId, certificate: &Certificate) -> usize {
         let Some(said) = self.table.get(id).and_then(|entry| entry.record.as_ref()) else { return 0 };
         let island = &said.value.island;
@@ -142,6 +285,8 @@ impl Far {
         let Some(member) = self.members.get_mut(&id) else { return };
         member.standing = Standing::Down;
         member.verdict = Some(reason);
+        member.doubted = None;
+        self.doubted.retain(|(_, doubted)| *doubted != id);
         let bytes = certificate.bytes.clone();
         member.certificate = Some(certificate);
         self.table.set_down(&id, Some(now), now);
@@ -151,34 +296,72 @@ impl Far {
         self.say(id, What::Down, bytes, true);
     }
 
-    /// A newer pulse of `id`: votes that do not know it are void. Whether it comes back by that.
-    pub(super) fn has_beaten(&mut self, id: MemberId, stamp: Stamp) -> bool {
+    /// `id` is shown as one that cannot be reached, for nobody can say with certainty that it is down.
+    fn doubt(&mut self, now: Instant, id: MemberId, certificate: &Certificate) {
+        let Some(member) = self.members.get_mut(&id).filter(|member| member.doubted.is_none()) else {
+            return;
+        };
+        member.doubted = Some(now);
+        self.doubted.insert((now, id));
+        self.changes.note(id);
+        self.publish(now, id, None);
+        self.say(id, What::Down, certificate.bytes.clone(), true);
+    }
+
+    /// What `id` is down or doubted by, for others to judge.
+    pub(super) fn certificate_on(&self, id: &MemberId) -> Option<&Certificate> {
+        let member = self.members.get(id)?;
+        match member.standing {
+            Standing::Down => member.certificate.as_ref(),
+            _ => self.waiting.get(id).filter(|_| member.doubted.is_some()),
+        }
+    }
+
+    /// A newer pulse of `id`: votes that do not know it are void. What has come of that.
+    pub(super) fn has_beaten(&mut self, now: Instant, id: MemberId, stamp: Stamp) -> Cleared {
         if let Some(waits) = self.waiting.get_mut(&id) {
             waits.votes.retain(|_, last| *last >= stamp);
             if waits.votes.is_empty() {
                 self.waiting.remove(&id);
             }
         }
-        let Some(member) = self.members.get_mut(&id) else { return false };
-        let Some(mut certificate) = member.certificate.take() else { return false };
+        let Some(member) = self.members.get_mut(&id) else { return Cleared::Nothing };
+        let doubted = member.doubted.is_some() && !self.waiting.contains_key(&id);
+        let Some(mut certificate) = member.certificate.take() else {
+            return if doubted { self.acquit(now, id) } else { Cleared::Nothing };
+        };
         certificate.votes.retain(|_, last| *last >= stamp);
-        let is_void = certificate.votes.is_empty() || self.judge(&id, &certificate).is_none();
-        if !is_void && let Some(member) = self.members.get_mut(&id) {
-            member.certificate = Some(certificate);
+        let stands = !certificate.votes.is_empty()
+            && matches!(self.judge(now, &id, &certificate).0, Some(Judgement::Down(_)));
+        if stands {
+            if let Some(member) = self.members.get_mut(&id) {
+                member.certificate = Some(certificate);
+            }
+            return Cleared::Nothing;
         }
-        is_void && self.acquit(id)
+        self.acquit(now, id)
     }
 
-    /// `id` is not down any more. Whether it was.
-    pub(super) fn acquit(&mut self, id: MemberId) -> bool {
-        let Some(member) = self.members.get_mut(&id) else { return false };
+    /// `id` is not down any more, and not doubted. What it was.
+    pub(super) fn acquit(&mut self, now: Instant, id: MemberId) -> Cleared {
+        let Some(member) = self.members.get_mut(&id) else { return Cleared::Nothing };
         member.certificate = None;
-        member.verdict = None;
-        let was_down = member.standing == Standing::Down;
-        if was_down {
-            member.standing = Standing::Alive;
+        let verdict = member.verdict.take();
+        let doubted = member.doubted.take();
+        if let Some(at) = doubted {
+            self.doubted.remove(&(at, id));
         }
-        was_down
+        if verdict == Some(Reason::Unilateral) {
+            member.spared = Some(now);
+        }
+        match (member.standing == Standing::Down, doubted) {
+            (true, _) => {
+                member.standing = Standing::Alive;
+                Cleared::Down
+            }
+            (false, Some(_)) => Cleared::Doubt,
+            (false, None) => Cleared::Nothing,
+        }
     }
 
     /// Somebody still believes that `id` is down; its pulse says that it is not.
@@ -207,5 +390,5 @@ fn read(heard: &FarWord) -> Result<(MemberId, Certificate), Refused> {
     let (Some(id), Some((record, votes))) = (accused, found.pop_last()) else {
         return Err(Refused::Signature);
     };
-    Ok((id, Certificate { bytes: heard.word.bytes.clone(), record, votes }))
+    Ok((id, Certificate { bytes: heard.word.bytes.clone(), record, votes, is_vouched: false }))
 }

@@ -2,6 +2,7 @@
 
 use std::num::NonZero;
 use std::thread;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -19,6 +20,8 @@ const WORDS_PER_THREAD_MIN: usize = 256;
 pub struct FarWord {
     pub(crate) word: Verified<Word>,
     pub(crate) votes: Vec<Verified<Word>>,
+    /// For how long whoever hands it on knew that the member is gone, if it says so. A claim.
+    pub(crate) gone: Option<Duration>,
 }
 
 impl FarWord {
@@ -38,7 +41,7 @@ impl FarWord {
             }
             _ => Vec::new(),
         };
-        Self { word, votes }
+        Self { word, votes, gone: None }
     }
 
     /// Whom it is about: the accused of a certificate, else its author.
@@ -59,6 +62,11 @@ impl FarWord {
             Some(Message::Farewell(_) | Message::Down(_)) => true,
             _ => false,
         }
+    }
+
+    /// Whether it says that its author lives, and nothing else.
+    pub(crate) fn is_pulse(&self) -> bool {
+        matches!(&self.word.message, Some(Message::Beacon(_) | Message::Pong(_)))
     }
 
     /// Those of these datagrams that are true; many are verified on blocking threads.

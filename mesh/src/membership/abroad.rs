@@ -10,19 +10,20 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::receive::Way;
-use super::{Destination, Membership, Timer};
+use super::{Destination, Membership, Source, Timer};
 use crate::event::{Event, EventKind, Subject};
 use crate::far::{Far, FarWord, Out};
 use crate::island::Island;
 use crate::member::{Member, MemberId, Record, Stamp};
 use crate::outward::News;
-use crate::verify::{Refused, Verified, Word};
-use crate::wire::{Header, Message, kind};
+use crate::verify::{Refused, Verified, Word, peek};
+use crate::wire::{Header, Message, Proof, kind};
 
 mod outward;
 mod pull;
 mod ways;
 
+use outward::Refuted;
 use pull::Pulls;
 use ways::SaidRoutes;
 
@@ -46,8 +47,8 @@ pub(super) struct Abroad {
     /// Urgent words about to be said, by whom they are about.
     pending: BTreeMap<MemberId, Bytes>,
     said: Option<SaidRoutes>,
-    /// Of whom others were told lately that it lives.
-    refuted: BTreeMap<MemberId, Instant>,
+    /// Of whom others were told lately that it lives, or will be.
+    refuted: BTreeMap<MemberId, Refuted>,
 }
 
 impl Abroad {
@@ -78,8 +79,8 @@ impl Membership {
 
     /// Body of `GET /mesh/records?instance=&since=`.
     #[must_use]
-    pub fn far_records(&self, instance: u64, since: u64) -> Bytes {
-        self.abroad.far.records(instance, since)
+    pub fn far_records(&self, now: Instant, instance: u64, since: u64) -> Bytes {
+        self.abroad.far.records(now, instance, since)
     }
 
     /// What a body made now for somebody who has read nothing depends on.
@@ -115,7 +116,13 @@ impl Membership {
             self.abroad.far.withdraw(id, &from);
         }
         for heard in words {
-            if self.hear_far_word(now, heard).is_ok() && is_urgent && heard.is_urgent() {
+            let author = heard.word.header.author;
+            let is_new = self.abroad.far.standing(&author).is_none();
+            let is_news = self.hear_far_word(now, heard).is_ok();
+            if is_news && is_new {
+                self.abroad.far.set_origin(&author, from);
+            }
+            if is_news && is_urgent && (heard.is_urgent() || heard.is_pulse()) {
                 self.say_soon(now, heard);
             }
         }
@@ -244,7 +251,7 @@ impl Membership {
         self.unlist(now, id);
         if self.abroad.outward && !self.abroad.foreign.contains(&id) {
             // What came of it shows there.
-            let _ = self.hear_urgent(now, word);
+            let _ = self.hear_urgent(now, word, None);
         } else {
             self.news(News::Withdrawn(id));
         }
@@ -294,6 +301,7 @@ impl Membership {
         now: Instant,
         word: &Verified<Word>,
         record: &Record,
+        from: Source,
     ) -> Option<Result<(), Refused>> {
         let id = word.header.author;
         // Heard on our wire, it is of our island, or we are about to be of its.
@@ -305,15 +313,56 @@ impl Membership {
             self.come_home(now, id);
             return None;
         }
-        Some(if record.draining { self.hear_urgent(now, word) } else { Err(Refused::Island) })
+        Some(if record.draining {
+            self.hear_urgent(now, word, Some((from, &word.bytes)))
+        } else {
+            Err(Refused::Island)
+        })
     }
 
-    /// An urgent word about a member of another island, as bridges say it to their own.
-    pub(super) fn hear_urgent(&mut self, now: Instant, word: &Verified<Word>) -> Result<(), Refused> {
+    /// An urgent word about a member of another island, as bridges say it to their own. Whoever hears no broadcasts learns
+    /// it from its watchers, and says it by way of them.
+    /// `heard`: in which datagram, and from where.
+    pub(super) fn hear_urgent(
+        &mut self,
+        now: Instant,
+        word: &Verified<Word>,
+        heard: Option<(Source, &Bytes)>,
+    ) -> Result<(), Refused> {
+        let (from, said) = heard.unzip();
+        let said = said.unwrap_or(&word.bytes);
         let heard = FarWord::of(self.identity.scheme(), self.tag, word.clone());
         let outcome = self.abroad.far.hear(now, &heard);
         self.settle_far(now, None);
-        outcome
+        outcome?;
+        if let Some(id) = heard.subject() {
+            self.tell_the_deaf(&id, said);
+        }
+        let sender = from.filter(|from| !from.shared).map(|from| from.addr);
+        let is_deaf = |id: &MemberId| self.peers.get(id).is_some_and(|peer| peer.deaf && peer.from == sender);
+        if sender.is_some() && self.deaf.iter().any(is_deaf) {
+            self.counters.relayed += 1;
+            self.send(Destination::Everyone, said.clone());
+        }
+        Ok(())
+    }
+
+    /// A proof that a member of another island lives: it counts where somebody says otherwise.
+    pub(super) fn hear_proof_abroad(
+        &mut self,
+        now: Instant,
+        from: Source,
+        proof: &Bytes,
+        pulse: &Bytes,
+        header: &Header,
+    ) -> Result<(), Refused> {
+        if !self.abroad.far.is_accused_or_down(&header.author) {
+            return Err(Refused::Unasked);
+        }
+        self.abroad.far.check_fresh(header, pulse)?;
+        let word = self.verified(pulse.clone())?;
+        self.abroad.pending.remove(&header.author);
+        self.hear_urgent(now, &word, Some((from, proof)))
     }
 
     /// Whether votes on this member are for the far table to judge, and could change anything there.
@@ -343,7 +392,7 @@ impl Membership {
             }
             Some(Message::Farewell(_)) => {
                 // What came of it shows there.
-                let _ = self.hear_urgent(now, word);
+                let _ = self.hear_urgent(now, word, None);
                 false
             }
             _ => false,
@@ -378,6 +427,12 @@ impl Membership {
     pub(super) fn say_far(&mut self, id: MemberId) {
         if let Some(bytes) = self.abroad.pending.remove(&id).filter(|_| !self.leaving) {
             self.counters.relayed += 1;
+            // A pulse alone says nothing on a wire where nobody watches its author.
+            let is_pulse =
+                matches!(peek(self.tag, &bytes).map(|header| header.kind), Ok(kind::BEACON | kind::PONG));
+            let bytes = if is_pulse { self.sign(&Message::Proof(Proof { pulse: bytes })) } else { bytes };
+            self.tell_the_deaf(&id, &bytes);
+            self.tell_for_the_deaf(&bytes);
             self.send(Destination::Everyone, bytes);
         }
     }
@@ -392,7 +447,8 @@ impl Membership {
 
     pub(super) fn sweep_abroad(&mut self, now: Instant) {
         self.abroad.far.sweep(now);
+        self.settle_far(now, None);
         self.abroad.pulls.sweep(now);
-        self.abroad.refuted.retain(|_, at| now.saturating_duration_since(*at) < outward::REFUTE_EVERY);
+        self.abroad.refuted.retain(|_, refuted| !refuted.is_over(now));
     }
 }

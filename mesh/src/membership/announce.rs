@@ -88,10 +88,7 @@ impl Membership {
         self.record_said = Some((stamp, bytes.clone()));
         self.tell_own_word(&bytes, self.record.draining);
         let copies = if self.record.draining { URGENT } else { NEWS };
-        if self.deaf_told {
-            let watchers = self.record.watchers.clone();
-            self.send_to_each(&watchers, &bytes);
-        }
+        self.tell_for_the_deaf(&bytes);
         self.say_thrice(now, bytes, copies);
         self.timers.disarm(|timer| *timer == Timer::Refresh);
         let refresh = self.jittered(REFRESH);

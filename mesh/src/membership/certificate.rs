@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::{Destination, Membership, Timer};
+use super::{Destination, Membership, Source, Timer};
 use crate::member::{MemberId, Stamp, Standing};
 use crate::verify::{Refused, Verified, Word};
 use crate::wire::{Down, Message, VOTES_MAX};
@@ -71,6 +71,7 @@ impl Membership {
     pub(super) fn hear_down(
         &mut self,
         now: Instant,
+        from: Source,
         word: &Verified<Word>,
         down: &Down,
     ) -> Result<(), Refused> {
@@ -78,7 +79,7 @@ impl Membership {
         if let Some(id) = accused
             && self.judges_abroad(&id)?
         {
-            return self.hear_urgent(now, word);
+            return self.hear_urgent(now, word, Some((from, &word.bytes)));
         }
         let mut outcome = Err(Refused::Stale);
         for bytes in &down.votes {

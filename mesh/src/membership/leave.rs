@@ -43,10 +43,7 @@ impl Membership {
         }
         self.leaving = true;
         let bytes = self.sign(&Message::Farewell(Farewell { reason }));
-        if self.deaf_told {
-            let watchers = self.record.watchers.clone();
-            self.send_to_each(&watchers, &bytes);
-        }
+        self.tell_for_the_deaf(&bytes);
         self.timers.disarm(|_| true);
         self.farewell = Some((bytes.clone(), URGENT.len()));
         self.tell_own_word(&bytes, true);

@@ -155,7 +155,7 @@ impl Membership {
             Message::Announce(record) => {
                 if self.has_abroad()
                     && self.is_foreigner(&header.author)
-                    && let Some(outcome) = self.hear_record_abroad(now, word, record)
+                    && let Some(outcome) = self.hear_record_abroad(now, word, record, from)
                 {
                     return outcome;
                 }
@@ -186,13 +186,15 @@ impl Membership {
                 self.compare_record(now, header.author, &pong.beacon);
                 Ok(())
             }
-            Message::Farewell(_) if self.is_foreigner(&header.author) => self.hear_urgent(now, word),
+            Message::Farewell(_) if self.is_foreigner(&header.author) => {
+                self.hear_urgent(now, word, Some((from, &word.bytes)))
+            }
             Message::Farewell(_) => self.accept(now, word, Way::Ears(from)),
             Message::Hint(hint) => self.hear_hint(now, &header.author, hint),
             Message::Suspect(_) | Message::Down(_) if self.is_said_again(now, header) => Err(Refused::Stale),
             Message::Suspect(vote) => self.hear_vote(now, Some(from), word, vote),
-            Message::Down(down) => self.hear_down(now, word, down),
-            Message::Proof(proof) => self.hear_proof(now, proof),
+            Message::Down(down) => self.hear_down(now, from, word, down),
+            Message::Proof(proof) => self.hear_proof(now, from, word, proof),
             Message::Routes(routes) => self.hear_routes(now, word, routes),
         }
     }

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use rand::RngExt;
 
 use super::receive::Way;
-use super::{Destination, Membership, Timer};
+use super::{Destination, Membership, Source, Timer};
 use crate::member::MemberId;
-use crate::verify::Refused;
+use crate::verify::{Refused, Verified, Word};
 use crate::wire::{Hint, Message, Proof, kind};
 
 /// Whoever holds a newer word waits up to this, for the accused itself, or another, to say it first.
@@ -89,13 +89,22 @@ impl Membership {
     }
 
     /// A pulse of somebody else's, verbatim.
-    pub(super) fn hear_proof(&mut self, now: Instant, proof: &Proof) -> Result<(), Refused> {
+    pub(super) fn hear_proof(
+        &mut self,
+        now: Instant,
+        from: Source,
+        word: &Verified<Word>,
+        proof: &Proof,
+    ) -> Result<(), Refused> {
         let header = crate::verify::peek(self.tag, &proof.pulse)?;
         if !matches!(header.kind, kind::BEACON | kind::PONG) {
             return Err(Refused::Malformed);
         }
         if header.author == self.id() {
             return Err(Refused::Own);
+        }
+        if self.is_abroad(&header.author) {
+            return self.hear_proof_abroad(now, from, &word.bytes, &proof.pulse, &header);
         }
         if self.table.get(&header.author).is_none() {
             return Err(Refused::Unasked);

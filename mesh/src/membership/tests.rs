@@ -28,6 +28,8 @@ struct Wire {
     cut: Vec<bool>,
     /// Nodes that hear only what is sent to them alone.
     deaf: Vec<bool>,
+    /// Nodes that are heard only by those whom they speak to alone.
+    mute: Vec<bool>,
     /// (from, to): nothing gets through that way.
     unheard: BTreeSet<(usize, usize)>,
     /// How many datagrams of each kind were sent.
@@ -71,6 +73,7 @@ impl Wire {
             events: Vec::new(),
             cut: Vec::new(),
             deaf: Vec::new(),
+            mute: Vec::new(),
             unheard: BTreeSet::new(),
             sent: BTreeMap::new(),
             recorded: Vec::new(),
@@ -101,6 +104,7 @@ impl Wire {
         self.news.push(Vec::new());
         self.cut.push(false);
         self.deaf.push(false);
+        self.mute.push(false);
         self.settle();
         at
     }
@@ -141,7 +145,7 @@ impl Wire {
                         if self.unheard.contains(&(at, other)) {
                             continue;
                         }
-                        if is_for_all(to) && !self.deaf[other]
+                        if is_for_all(to) && !self.deaf[other] && !self.mute[at]
                             || matches!(to, Destination::Unicast(at) | Destination::Probe(at) if at == address(other))
                         {
                             let _ = self.nodes[other].handle_datagram(self.now, from, bytes.clone());
@@ -154,7 +158,7 @@ impl Wire {
                     let other = self.nodes.iter().position(|node| node.id() == from);
                     match other.filter(|other| !self.cut[*other] && !self.cut[at]) {
                         Some(other) => {
-                            let body = self.nodes[other].far_records(instance, since);
+                            let body = self.nodes[other].far_records(self.now, instance, since);
                             let transfer = read_transfer(MeshTag::of("test"), &body).unwrap();
                             self.nodes[at].merge_far(self.now, from, &transfer);
                         }

@@ -66,6 +66,9 @@ impl Membership {
         let verdict = self.judge(now, &id);
         if standing == Standing::Down {
             // Watchers have risen again, perhaps: a verdict stands until the member speaks.
+            if verdict == Some(Verdict::Certified) {
+                self.is_certified_by_now(now, id);
+            }
             return;
         }
         let Some(peer) = self.peers.get_mut(&id) else { return };
@@ -95,6 +98,17 @@ impl Membership {
             self.certify_soon(now, id);
         }
         self.consider_at(ready + EFFECT_AFTER, id);
+    }
+
+    /// Its watchers have come to agree on somebody whom others gave up without them: who is far away believes only them.
+    fn is_certified_by_now(&mut self, now: Instant, id: MemberId) {
+        let unilateral = |peer: &&mut super::Peer| peer.verdict == Some(Reason::Unilateral);
+        let Some(peer) = self.peers.get_mut(&id).filter(unilateral) else { return };
+        peer.verdict = Some(Reason::NoAnswer);
+        self.publish(now, id, None);
+        if let Some(bytes) = self.certificate(&id) {
+            self.tell_down(&id, &bytes);
+        }
     }
 
     /// Whether the votes suffice, by what we know of their voters.
@@ -140,7 +154,9 @@ impl Membership {
             (_, None) | (Some(Verdict::Certified), _) => false,
             (None, Some(_)) => true,
             (Some(Verdict::Unilateral), Some(doubt)) => {
-                self.sound_voters(doubt) < UNILATERAL && !doubt.has_vote_of(&self.id())
+                let ours = self.id();
+                let counts = self.sound_voters(doubt) < UNILATERAL || self.is_watcher_of(&ours, id);
+                counts && !doubt.has_vote_of(&ours)
             }
         }
     }

@@ -190,6 +190,9 @@ impl Membership {
         if id == self.id() {
             if vote.epoch == self.identity.epoch() {
                 self.defend(now, voter);
+                if vote.last_seq > self.seq {
+                    self.belie(now, vote.record_seq);
+                }
             }
             return Ok(());
         }

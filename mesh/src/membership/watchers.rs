@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rand::seq::SliceRandom;
 
 use super::{Destination, Membership, Timer};
-use crate::member::{MemberId, Standing};
+use crate::member::{MemberId, Seq, Standing};
 use crate::wire::Message;
 use crate::wire::limits::WATCHERS_MAX;
 
@@ -41,6 +41,8 @@ pub(super) struct Watched {
     /// Wrong accusations lately, by who made them.
     accusers: BTreeMap<MemberId, (u32, Instant)>,
     defended: Option<Instant>,
+    /// When we last said our record because somebody lied about us.
+    belied: Option<Instant>,
     broadcast_due: Option<Instant>,
     broadcasts: u32,
     /// When we last heard something meant for all, and for us alone.
@@ -187,6 +189,17 @@ impl Membership {
         self.timers.arm(now + DEFEND_AGAIN, Timer::Defend);
     }
 
+    /// A vote against us by this record of ours says that it knows a word that we have not said: no pulse would end it
+    /// where it is believed, but a newer record does.
+    pub(super) fn belie(&mut self, now: Instant, judged_by: Seq) {
+        let is_current = self.record_said.as_ref().is_some_and(|(stamp, _)| stamp.seq == judged_by);
+        let lately = self.watched.belied.is_some_and(|at| now.saturating_duration_since(at) < CHOOSE_EVERY);
+        if is_current && !lately && !self.leaving {
+            self.watched.belied = Some(now);
+            self.say_record(now);
+        }
+    }
+
     pub(super) fn sweep_accusers(&mut self, now: Instant) {
         self.watched.accusers.retain(|_, (_, at)| now.saturating_duration_since(*at) < ACCUSED_FOR);
     }
@@ -215,5 +228,13 @@ impl Membership {
         let told: Vec<MemberId> =
             self.deaf.iter().filter(|id| *id != about).filter(watched).copied().collect();
         self.send_to_each(&told, bytes);
+    }
+
+    /// If we hear no broadcasts, ours may not be heard either: our watchers say this word for us.
+    pub(super) fn tell_for_the_deaf(&mut self, bytes: &bytes::Bytes) {
+        if self.deaf_told {
+            let watchers = self.record.watchers.clone();
+            self.send_to_each(&watchers, bytes);
+        }
     }
 }

@@ -4,18 +4,37 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::super::Membership;
+use super::super::{Membership, Timer};
 use crate::event::EventKind;
 use crate::far::FarWord;
-use crate::member::MemberId;
+use crate::member::{MemberId, Stamp};
 use crate::outward::{News, What};
 use crate::table::Entry;
 use crate::wire::Message;
 
 /// Others are told of the same member this often at most that it lives.
-pub(super) const REFUTE_EVERY: Duration = Duration::from_secs(1);
+const REFUTE_EVERY: Duration = Duration::from_secs(1);
+/// An accused member has answered after this, or is asked for its newest pulse once more.
+const REFUTE_AGAIN: Duration = Duration::from_millis(100);
+/// For so long.
+const REFUTE_WAIT: Duration = Duration::from_secs(5);
 /// Members remembered for that.
 const REFUTED_MAX: usize = 256;
+
+/// Somebody of whom other islands are told that it lives.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Refuted {
+    at: Instant,
+    /// They know its words up to this: it is told once there is a newer one.
+    beyond: Option<Stamp>,
+}
+
+impl Refuted {
+    pub(super) fn is_over(&self, now: Instant) -> bool {
+        let most = if self.beyond.is_some() { REFUTE_WAIT } else { REFUTE_EVERY };
+        now.saturating_duration_since(self.at) >= most
+    }
+}
 
 impl Membership {
     /// From now on news are kept for [`poll_news`](Self::poll_news). To be called before [`start`](Self::start).
@@ -99,37 +118,65 @@ impl Membership {
         }
     }
 
-    /// Another island holds a member of ours, or ourselves, for down that is not: its newest pulse goes there.
+    /// Another island holds a member of ours, or ourselves, for down that is not: its newest pulse goes there. Where those
+    /// who say so claim to know that one, the member itself is told, and answers with a newer one, or with a record if
+    /// they claim to know what it has never said.
     pub(super) fn refute_abroad(&mut self, now: Instant, id: MemberId, heard: &FarWord) {
-        let lately = |at: &Instant| now.saturating_duration_since(*at) < REFUTE_EVERY;
+        self.abroad.refuted.retain(|_, refuted| !refuted.is_over(now));
         let refuted = &self.abroad.refuted;
-        if !self.abroad.outward || refuted.len() >= REFUTED_MAX || refuted.get(&id).is_some_and(lately) {
+        if !self.abroad.outward || refuted.len() >= REFUTED_MAX || refuted.contains_key(&id) {
             return;
         }
-        if id == self.id() {
-            self.abroad.refuted.insert(id, now);
-            let bytes = self.signed_beacon(now);
-            self.say_outward(id, What::Refuted, bytes, true);
-            return;
-        }
-        if self.is_known_gone(&id) {
-            return;
-        }
-        self.settle_raw(now, id);
-        let Some(entry) = self.table.get(&id) else { return };
-        let (Some(record), Some(pulse)) = (&entry.record, &entry.pulse) else { return };
-        let is_newer = heard.votes.iter().all(|vote| match &vote.message {
-            Some(Message::Suspect(vote)) => {
-                (vote.epoch, vote.record_seq) == (record.stamp.epoch, record.stamp.seq)
-                    && (vote.epoch, vote.last_seq) < (pulse.stamp.epoch, pulse.stamp.seq)
-            }
-            _ => false,
+        let votes = heard.votes.iter().filter_map(|vote| match &vote.message {
+            Some(Message::Suspect(vote)) => Some(vote),
+            _ => None,
         });
-        if is_newer {
-            let bytes = pulse.bytes.clone();
-            self.abroad.refuted.insert(id, now);
-            self.say_outward(id, What::Refuted, bytes, true);
+        if id == self.id() {
+            self.abroad.refuted.insert(id, Refuted { at: now, beyond: None });
+            let lie =
+                votes.filter(|vote| vote.epoch == self.identity.epoch() && vote.last_seq > self.seq).last();
+            if let Some(lie) = lie {
+                self.belie(now, lie.record_seq);
+            } else {
+                let bytes = self.signed_beacon(now);
+                self.say_outward(id, What::Refuted, bytes, true);
+            }
+            return;
         }
+        let Some(record) = self.home_record(&id).map(|(stamp, _)| stamp) else { return };
+        let by_this = votes.filter(|vote| (vote.epoch, vote.record_seq) == (record.epoch, record.seq));
+        let Some(beyond) = by_this.map(|vote| Stamp { epoch: vote.epoch, seq: vote.last_seq }).max() else {
+            // By another record: the one that we know is told anyway.
+            return;
+        };
+        if !self.is_known_gone(&id) {
+            self.abroad.refuted.insert(id, Refuted { at: now, beyond: Some(beyond) });
+            if !self.say_pulse_outward(now, id) {
+                self.send_to_each(&[id], &heard.word.bytes);
+                self.timers.arm(now + REFUTE_AGAIN, Timer::RefuteFar(id));
+            }
+        }
+    }
+
+    /// The answer of the accused may have come.
+    pub(in crate::membership) fn refute_abroad_again(&mut self, now: Instant, id: MemberId) {
+        let over = self.abroad.refuted.get(&id).is_none_or(|refuted| refuted.is_over(now));
+        if !over && !self.is_known_gone(&id) && !self.say_pulse_outward(now, id) {
+            self.timers.arm(now + REFUTE_AGAIN, Timer::RefuteFar(id));
+        }
+    }
+
+    /// Whether there is a pulse of this member that those do not know who accuse it elsewhere, or nothing to be said.
+    fn say_pulse_outward(&mut self, now: Instant, id: MemberId) -> bool {
+        self.settle_raw(now, id);
+        let Some(refuted) = self.abroad.refuted.get_mut(&id) else { return true };
+        let Some(beyond) = refuted.beyond else { return true };
+        let pulse = self.table.get(&id).and_then(|entry| entry.pulse.as_ref());
+        let Some(pulse) = pulse.filter(|pulse| pulse.stamp > beyond) else { return false };
+        *refuted = Refuted { at: now, beyond: None };
+        let bytes = pulse.bytes.clone();
+        self.say_outward(id, What::Refuted, bytes, true);
+        true
     }
 
     /// A member of our own island is listed no more because its time is over.

@@ -40,11 +40,16 @@ pub(super) fn record_of(number: u64, island: &str, watchers: &[u64], draining: b
 
 /// The certificate by all these voters that the member is down, judged by its record with this seq.
 pub(super) fn certificates_about(number: u64, seq: u64, voters: &[u64]) -> Option<Bytes> {
+    votes_about(number, seq, seq, voters)
+}
+
+/// The same of voters that claim to have heard its word `last`.
+fn votes_about(number: u64, seq: u64, last: u64, voters: &[u64]) -> Option<Bytes> {
     let vote = Suspect {
         target: Identity::for_test(number).id(),
         epoch: crate::member::Epoch(1),
         record_seq: Seq(seq),
-        last_seq: Seq(seq),
+        last_seq: Seq(last),
         silence_ms: 700,
     };
     let tag = MeshTag::of("test");
@@ -464,6 +469,120 @@ fn a_verdict_on_one_of_ours_that_is_void_is_answered_with_its_pulse() {
         north.news[BRIDGE]
     );
     assert_eq!(north.standing(BRIDGE, 0), Some(Standing::Alive));
+}
+
+#[test]
+fn made_up_members_of_an_island_change_nothing_for_those_who_are_there() {
+    let mut islands = Islands::new();
+    let record = |islands: &Islands, of: usize| {
+        let id = islands.south.nodes[of].id();
+        islands.north.nodes[BRIDGE].abroad.far.record(&id).unwrap().0.seq.0
+    };
+    let made_up: Vec<Bytes> = (700..704)
+        .map(|number| {
+            let record = record_of(number, "south", &[300, 301, 700, 701, 702], false);
+            Identity::for_test(number).sign_word(
+                MeshTag::of("test"),
+                &Message::Announce(record.into()),
+                Seq(1),
+            )
+        })
+        .collect();
+    hear_far(&mut islands.north, BRIDGE, &made_up, false);
+    islands.run_for(SECOND);
+    let before = islands.north.events.clone();
+    for round in 0..20 {
+        for of in 0..3 {
+            let (number, seq) = (300 + of as u64, record(&islands, of));
+            let last = [seq, 1 << 47][round % 2];
+            let down = votes_about(number, seq, last, &[700, 701, 702, 703]).unwrap();
+            hear_far(&mut islands.north, BRIDGE, &[down], true);
+        }
+        islands.run_for(50 * MS);
+        for at in 0..3 {
+            let south = islands.south.nodes.iter().map(Membership::id);
+            let seen: Vec<_> = south.filter_map(|id| far_member(&islands.north, at, id)).collect();
+            assert!(seen.len() == 3 && seen.iter().all(|member| member.reachable), "round {round}");
+        }
+    }
+    assert_eq!(islands.north.events, before);
+}
+
+#[test]
+fn watchers_that_lie_elsewhere_are_refuted_by_the_member_itself() {
+    let mut islands = Islands::new();
+    islands.run_for(10 * SECOND);
+    let id = islands.south.nodes[0].id();
+    for (round, last) in [None, Some(1 << 47)].into_iter().enumerate() {
+        let (stamp, record) = islands.north.nodes[BRIDGE].abroad.far.record(&id).unwrap();
+        assert_eq!(record.watchers.len(), 2);
+        // The newest that anybody can know, or more than there is.
+        let newest = islands.south.nodes[BRIDGE].table.get(&id).and_then(Entry::newest).unwrap();
+        let last = last.unwrap_or(newest.seq.0);
+        let down = votes_about(300, stamp.seq.0, last, &[301, 302]).unwrap();
+        hear_far(&mut islands.north, BRIDGE, &[down], true);
+        assert_eq!(far_standing(&islands.north, BRIDGE, id), Some(Standing::Down), "its own watchers say so");
+        islands.run_for(300 * MS);
+        assert_eq!(islands.seen(0), [Some(Standing::Alive); 2], "round {round}");
+        islands.run_for(2 * SECOND);
+    }
+    assert_eq!(islands.south.standing(1, 0), Some(Standing::Alive));
+}
+
+#[test]
+fn when_most_of_an_island_crashes_at_once_the_others_come_to_know() {
+    let mut islands = Islands::new();
+    for number in 3..7 {
+        islands.south.add(on("south", number, &["pieces"]), Identity::for_test(300 + number as u64));
+    }
+    islands.run_for(12 * SECOND);
+    let fallen = [0, 1, 3, 4, 5];
+    for node in fallen {
+        islands.south.cut[node] = true;
+    }
+    islands.run_for(5 * SECOND);
+    for node in fallen {
+        assert_eq!(islands.seen(node), [Some(Standing::Down); 2], "{node}");
+    }
+    assert_eq!(islands.seen(6), [Some(Standing::Alive); 2]);
+    for node in fallen {
+        islands.south.cut[node] = false;
+    }
+    islands.run_for(3 * SECOND);
+    for node in fallen {
+        assert_eq!(islands.seen(node), [Some(Standing::Alive); 2], "{node} is back");
+    }
+}
+
+#[test]
+fn a_deaf_node_hears_urgent_words_of_other_islands_from_its_watchers() {
+    let mut islands = Islands::new();
+    islands.north.deaf[0] = true;
+    islands.run_for(8 * SECOND);
+    assert!(islands.north.nodes[1].deaf.contains(&islands.north.nodes[0].id()));
+    let now = islands.south.now;
+    islands.south.nodes[0].leave(now, LeaveReason::Stopped);
+    islands.south.settle();
+    islands.carry();
+    islands.run_for(30 * MS);
+    assert_eq!(islands.seen(0), [Some(Standing::Left); 2]);
+    islands.south.cut[1] = true;
+    islands.run_for(900 * MS);
+    assert_eq!(islands.seen(1), [Some(Standing::Down); 2]);
+}
+
+#[test]
+fn a_bridge_that_cannot_broadcast_is_heard_by_way_of_its_watchers() {
+    let mut islands = Islands::new();
+    (islands.north.deaf[BRIDGE], islands.north.mute[BRIDGE]) = (true, true);
+    islands.run_for(8 * SECOND);
+    let farewell = Message::Farewell(crate::wire::Farewell { reason: LeaveReason::Stopped });
+    let farewell = Identity::for_test(300).sign_word(MeshTag::of("test"), &farewell, Seq(1_000_000));
+    islands.north.sent.clear();
+    hear_far(&mut islands.north, BRIDGE, &[farewell], true);
+    islands.north.run_for(60 * MS);
+    assert_eq!(islands.seen(0), [Some(Standing::Left); 2]);
+    assert!(islands.north.sent[&kind::FAREWELL] <= 12, "{:?}", islands.north.sent);
 }
 
 #[test]
