@@ -5,7 +5,7 @@
 //! for others' silence.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::future::poll_fn;
+use std::future::{poll_fn, ready};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::task::Poll;
@@ -20,6 +20,7 @@ use tracing::{debug, warn};
 
 use crate::config::MeshConfig;
 use crate::driver::interfaces::Interfaces;
+use crate::driver::merging::Merging;
 use crate::driver::socket::Port;
 use crate::event::{Event, EventKind, Subject};
 use crate::far::{self, FarTransfer};
@@ -29,8 +30,8 @@ use crate::membership::{
     Announcement, Destination, FarFetch, Fetch, Interface, Membership, Neighbours, Settings, Source, Transmit,
 };
 use crate::mesh::{
-    Command, EVENTS_MAX, HeardFar, Islands, JoinError, Mesh, MeshError, MeshTask, Shared, Subscription,
-    TableFetch, channels,
+    Command, EVENTS_MAX, Islands, JoinError, Mesh, MeshError, MeshTask, Shared, Subscription, TableFetch,
+    channels,
 };
 use crate::metrics::Metrics;
 use crate::outward::Outward;
@@ -39,6 +40,7 @@ use crate::transfer::{self, VerifiedTransfer};
 use crate::wire::{DATAGRAM_BYTES_MAX, MeshTag, RecordError, WIRE_VERSION, check_record};
 
 pub(crate) mod interfaces;
+mod merging;
 mod peers;
 mod seeds;
 pub(crate) mod socket;
@@ -123,6 +125,7 @@ pub(crate) fn start(
         fetch,
         tag,
         tasks: JoinSet::new(),
+        merging: Merging::default(),
         leaving: None,
         probes: 0,
         metrics: metrics.clone(),
@@ -197,6 +200,8 @@ struct Driver {
     fetch: Arc<dyn TableFetch>,
     tag: MeshTag,
     tasks: JoinSet<Outcome>,
+    /// Words of other islands that were not taken in yet.
+    merging: Merging,
     leaving: Option<Vec<oneshot::Sender<()>>>,
     /// Probes under way.
     probes: usize,
@@ -237,6 +242,8 @@ enum Wake {
     Greet(Vec<SocketAddr>),
     Outcome(Option<Outcome>),
     Timeout,
+    /// There are words to be taken in.
+    Merge,
 }
 
 impl Driver {
@@ -253,7 +260,8 @@ impl Driver {
             match wake {
                 Wake::Command(Some(command)) => self.obey(now, command),
                 Wake::Command(None) => return Ok(()),
-                Wake::Datagrams | Wake::Timeout => {}
+                // Words are taken in after every wake-up, so that a flood does not keep them out.
+                Wake::Datagrams | Wake::Timeout | Wake::Merge => {}
                 Wake::Load => {
                     let load = *self.loads.borrow_and_update();
                     self.machine.set_load(now, load);
@@ -268,6 +276,10 @@ impl Driver {
             }
             if self.may_judge(drained) {
                 self.machine.handle_timeout(now);
+            }
+            let merges = !self.merging.is_empty();
+            if merges {
+                self.merge_some(now);
             }
             self.carry_out();
             self.metrics.show(self.machine.counters());
@@ -285,7 +297,7 @@ impl Driver {
             if known.is_due() {
                 known.remember_later(self.machine.proven_addresses(self.discovery_port));
             }
-            if !drained {
+            if !drained || merges {
                 tokio::task::yield_now().await;
             }
         }
@@ -309,6 +321,7 @@ impl Driver {
             Some(outcome) = self.tasks.join_next() => Wake::Outcome(outcome.ok()),
             Some(addresses) = greetings.recv() => Wake::Greet(addresses),
             found = self.interfaces.changed() => Wake::Interfaces(found),
+            () = ready(()), if !self.merging.is_empty() => Wake::Merge,
         }
     }
 
@@ -378,12 +391,7 @@ impl Driver {
                 self.carry_out();
                 let _ = reply.send(());
             }
-            Command::HearFar(HeardFar { from, withdrawn, words, is_urgent }, reply) => {
-                self.machine.hear_far(now, from, &withdrawn, &words, is_urgent);
-                // Whoever brought it is told when everything is done with it.
-                self.carry_out();
-                let _ = reply.send(());
-            }
+            Command::HearFar(heard, reply) => self.merging.add_heard(heard, reply),
             Command::FarRecords { instance, since, reply } => {
                 let _ = reply.send(self.far_records(now, instance, since));
             }
@@ -461,7 +469,7 @@ impl Driver {
             Some(Outcome::Fetched(from, Some(table))) => self.machine.merge(now, from, &table),
             Some(Outcome::Fetched(from, None)) => self.machine.fetch_failed(now, from),
             Some(Outcome::FetchedFar(from, Some(transfer))) => {
-                self.machine.merge_far(now, from, &transfer);
+                self.merging.add_fetched(from, transfer);
             }
             Some(Outcome::FetchedFar(from, None)) => self.machine.far_fetch_failed(now, from),
             Some(Outcome::Probed(refused)) => {

@@ -264,3 +264,117 @@ async fn what_a_bridge_hears_of_another_island_reaches_every_node_of_its_own() {
     bridge.set_foreign(BTreeSet::from([member.id()]));
     until(&mut at_bridge, EventKind::Forgotten, member.id()).await;
 }
+
+/// Signed records of made-up members of another island.
+fn records_of(island: &str, count: usize, tag: MeshTag) -> Vec<Bytes> {
+    let sign = |number: usize| {
+        let record = crate::member::Record {
+            name: format!("f{number}"),
+            roles: vec!["pieces".to_owned()],
+            addresses: vec![Address { ip: "10.1.2.3".parse().unwrap(), prefix: 24 }],
+            http_port: 1233,
+            unicast_port: 4000,
+            island: island.to_owned(),
+            island_given: true,
+            draining: false,
+            catalogue: None,
+            watchers: (0..6).map(|other| Identity::for_test((number + other) as u64 % 64).id()).collect(),
+            protocol: (1, 1),
+            version: "1".to_owned(),
+            tags: Vec::new(),
+        };
+        let seq = crate::member::Seq(1);
+        Identity::for_test(5000 + number as u64).sign_word(
+            tag,
+            &crate::wire::Message::Announce(record.into()),
+            seq,
+        )
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        let parts: Vec<_> = (0..threads)
+            .map(|part| scope.spawn(move || (part..count).step_by(threads).map(sign).collect::<Vec<_>>()))
+            .collect();
+        parts.into_iter().flat_map(|part| part.join().unwrap()).collect()
+    })
+}
+
+/// Asks this node again and again until `stop`; gives how often, and the longest that an answer took.
+fn keep_asking(
+    mesh: &Mesh,
+    stop: Arc<std::sync::atomic::AtomicBool>,
+) -> std::thread::JoinHandle<(u32, Duration)> {
+    let (tag, target) = (mesh.tag(), mesh.id());
+    let at = SocketAddr::from(([127, 0, 0, 1], mesh.me().record.unicast_port));
+    std::thread::spawn(move || {
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let (mut asked, mut longest) = (0, Duration::ZERO);
+        let identity = Identity::fresh().unwrap();
+        while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+            asked += 1;
+            std::thread::sleep(Duration::from_millis(1));
+            let ping = crate::wire::Ping {
+                nonce: asked.into(),
+                target,
+                unicast_port: socket.local_addr().unwrap().port(),
+                wants_record: false,
+            };
+            let word =
+                identity.sign_word(tag, &crate::wire::Message::Ping(ping), crate::member::Seq(asked.into()));
+            let began = std::time::Instant::now();
+            socket.send_to(&word, at).unwrap();
+            socket.recv(&mut [0; 1500]).expect("it answers");
+            longest = longest.max(began.elapsed());
+        }
+        (asked, longest)
+    })
+}
+
+/// A link brings many members, and another node of the island fetches them all: neither stops answering meanwhile. Gives how
+/// often they did while words were taken in.
+async fn answers_during_merge(members: usize) -> [u32; 2] {
+    let (_island, bridge, member, _) = bridged("north");
+    let words = records_of("south", members, bridge.tag());
+    let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let asking = [&bridge, &member].map(|mesh| keep_asking(mesh, stop.clone()));
+    let from = Identity::for_test(9).id();
+    let began = Instant::now();
+    // As one batch, larger than a link brings: nothing else holds it up.
+    let heard = FarWords { from, withdrawn: Vec::new(), words, is_urgent: false };
+    bridge.hear_far(heard).await.unwrap();
+    let merged = began.elapsed();
+    let far = |mesh: &Mesh| mesh.table().all().iter().filter(|listed| listed.far).count();
+    assert_eq!(far(&bridge), members);
+    let pulled = async {
+        while far(&member) < members {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(Duration::from_secs(60), pulled).await.expect("the other node has them, too");
+    let pulled = began.elapsed();
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    let mut answers = [0; 2];
+    for ((asking, whose), answers) in asking.into_iter().zip(["bridge", "member"]).zip(&mut answers) {
+        let (asked, longest) = asking.join().unwrap();
+        println!(
+            "{whose}: {asked} answers, the longest after {longest:?}; merged {merged:?}, pulled {pulled:?}"
+        );
+        *answers = asked;
+    }
+    answers
+}
+
+/// Merged at once they would leave a question or two answered before, and the rest after.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_thousand_far_members_come_in_while_nodes_go_on_answering() {
+    let answers = answers_during_merge(2000).await;
+    assert!(answers.iter().all(|answers| *answers >= 20), "{answers:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "some seconds of both cores: cargo test --release -p isle-mesh --lib twenty_thousand -- --ignored --nocapture"]
+async fn twenty_thousand_far_members_come_in_while_nodes_go_on_answering() {
+    let answers = answers_during_merge(crate::table::MEMBERS_MAX).await;
+    assert!(answers.iter().all(|answers| *answers >= 200), "{answers:?}");
+}

@@ -685,3 +685,20 @@ proptest! {
         prop_assert_eq!(one.1, 0);
     }
 }
+
+#[test]
+#[ignore = "a measurement: cargo test -p isle-mesh --lib what_a_word_takes -- --ignored --nocapture"]
+fn what_a_word_takes() {
+    let words: Vec<FarWord> =
+        (1000..6000).map(|author| announce(author, 1, "south", &[1, 2, 3, 4, 5, 6])).collect();
+    let mut rig = Rig::new();
+    let began = Instant::now();
+    for some in words.chunks(24) {
+        for heard in some {
+            rig.far.hear(rig.now, heard).unwrap();
+        }
+        rig.far.settle(rig.now);
+        rig.outs();
+    }
+    println!("{:?} a word of {}", began.elapsed() / 5000, words.len());
+}

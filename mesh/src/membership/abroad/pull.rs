@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::super::{FarFetch, Membership, Timer};
 use super::BRIDGE;
-use crate::far::FarTransfer;
+use crate::far::{FarTransfer, FarWord};
 use crate::member::MemberId;
 
 /// Before a fetch one waits up to this, so that not all ask at once. Required by DESIGN, section 6.
@@ -43,6 +43,8 @@ pub(super) struct Pulls {
     /// When other bridges were last told that we have learned something, and whether they are about to be.
     told: Option<Instant>,
     telling: bool,
+    /// A part of what one has brought is taken in.
+    merging: bool,
     cursors: BTreeMap<MemberId, (u64, u64)>,
     unhelpful: BTreeMap<MemberId, Unhelpful>,
 }
@@ -95,7 +97,8 @@ impl Membership {
             pulls.unhelpful.remove(&id);
             return;
         }
-        if pulls.asked.contains(&id) {
+        // Halfway through what one bridge knows, all others seem to know more.
+        if pulls.merging || pulls.asked.contains(&id) {
             if pulls.again.len() < ASKED_MAX || pulls.again.contains_key(&id) {
                 pulls.again.insert(id, digest);
             }
@@ -137,17 +140,32 @@ impl Membership {
         self.abroad.pulls.wishes.pop_front()
     }
 
-    /// Takes in what a bridge of our own island knows of others.
+    /// Takes in what a bridge of our own island knows of others, all at once: 20,000 words can be most of a second.
     pub fn merge_far(&mut self, now: Instant, from: MemberId, transfer: &FarTransfer) {
+        let news = self.merge_far_some(now, from, &transfer.words);
+        self.merge_far_done(now, from, (transfer.instance, transfer.through), news);
+    }
+
+    /// The same for a part of the words; gives how many were news. Then follows
+    /// [`merge_far_done`](Self::merge_far_done).
+    pub fn merge_far_some(&mut self, now: Instant, from: MemberId, words: &[FarWord]) -> usize {
+        if self.leaving {
+            return 0;
+        }
+        self.abroad.pulls.merging = true;
+        let news = words.iter().filter(|heard| self.hear_far_word(now, heard).is_ok()).count();
+        self.settle_far(now, Some(from));
+        news
+    }
+
+    /// All words of the bridge `from` are taken in, up to this `cursor` (its instance and index); so many were news.
+    pub fn merge_far_done(&mut self, now: Instant, from: MemberId, cursor: (u64, u64), news: usize) {
+        self.abroad.pulls.merging = false;
         self.abroad.pulls.asked.remove(&from);
         if self.leaving {
             return;
         }
-        let mut news = 0;
-        for heard in &transfer.words {
-            news += usize::from(self.hear_far_word(now, heard).is_ok());
-        }
-        self.settle_far(now, Some(from));
+        let has_read = self.abroad.pulls.cursors.get(&from) != Some(&cursor);
         if news == 0 {
             let digest = self.far_digest_of(&from).unwrap_or_default();
             self.abroad.pulls.was_unhelpful(now, from, digest);
@@ -155,10 +173,9 @@ impl Membership {
             self.abroad.pulls.unhelpful.remove(&from);
         }
         // What was read and was no news came by another way: it need not be read again.
-        let has_read = news > 0 || !transfer.words.is_empty();
         let cursors = &mut self.abroad.pulls.cursors;
         if has_read && (cursors.len() < REMEMBERED_MAX || cursors.contains_key(&from)) {
-            cursors.insert(from, (transfer.instance, transfer.through));
+            cursors.insert(from, cursor);
         }
         for (id, digest) in std::mem::take(&mut self.abroad.pulls.again) {
             self.compare_far(now, id, digest);
