@@ -126,7 +126,7 @@ pub(crate) fn session(bytes: &[u8]) {
         software: String::new(),
         protocol: PROTOCOL,
         invite: None,
-        cursor: None,
+        bookmark: None,
     };
     let mut session = Session::new(now, settings);
     let mut journal = Journal::new(1, 64);
@@ -141,7 +141,7 @@ pub(crate) fn session(bytes: &[u8]) {
         software: String::new(),
         protocol: PROTOCOL,
         invite,
-        cursor: None,
+        bookmark: None,
     };
     let mut other = Session::new(now, other);
     let mut theirs = Journal::new(2, 64);

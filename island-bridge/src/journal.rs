@@ -92,6 +92,8 @@ pub struct Journal {
     withdrawn: VecDeque<(u64, MemberId)>,
     /// A withdrawal up to here has been dropped: earlier readers may have missed it.
     oldest: u64,
+    /// Members taken out that others may still have.
+    losses: u64,
 }
 
 /// Member first, so that a range of members is a range of keys.
@@ -134,6 +136,7 @@ impl Journal {
             urgent: BTreeMap::new(),
             withdrawn: VecDeque::new(),
             oldest: 0,
+            losses: 0,
         }
     }
 
@@ -147,6 +150,13 @@ impl Journal {
     #[must_use]
     pub fn head(&self) -> u64 {
         self.head
+    }
+
+    /// How often a member was taken out whom others may still have. What was read of another journal before the last time
+    /// may be lacking now: see [`Bookmark`](crate::session::Bookmark).
+    #[must_use]
+    pub fn losses(&self) -> u64 {
+        self.losses
     }
 
     /// How many members it has words of.
@@ -195,7 +205,8 @@ impl Journal {
                 (Part::Own, hash)
             }
             (_, None) => return Err(JournalError::Unknown),
-            (What::Down, Some(_)) if verdict.is_some_and(|(what, _)| what == What::Down) => return Ok(None),
+            // One with other votes means the same in digests, and is told to those who read on: it may convince more.
+            (What::Down, Some(_)) if verdict == Some((What::Down, hash)) => return Ok(None),
             (What::Down, Some((_, meaning))) => (Part::Verdict, hash_of(&meaning.to_be_bytes())),
             (What::Refuted, Some(_)) if verdict == Some((What::Refuted, hash)) => return Ok(None),
             (What::Refuted, Some(_)) => (Part::Verdict, 0),
@@ -218,6 +229,7 @@ impl Journal {
 
     /// Takes a member out and tells readers that it can be reached through us no more.
     pub fn withdraw(&mut self, member: MemberId) {
+        self.losses += 1;
         if !self.entries.contains_key(&(member, Part::Own)) {
             return;
         }

@@ -12,9 +12,10 @@ use std::time::{Duration, Instant};
 use isle_mesh::island::Island;
 use isle_mesh::member::MemberId;
 
-use crate::frame::{Cursor, IslandLoad, Reach, Route};
+use crate::frame::{IslandLoad, Reach, Route};
 use crate::redial::Redial;
 use crate::routes::{Choice, Event, RouteTable};
+use crate::session::Bookmark;
 
 /// Loads are said, and costs looked at, so often.
 const LOAD_INTERVAL: Duration = Duration::from_secs(1);
@@ -26,7 +27,7 @@ pub struct Junction {
     /// Whom we call.
     calls: BTreeMap<MemberId, Call>,
     /// How far the journals of those were read that there was a link with.
-    cursors: BTreeMap<MemberId, Cursor>,
+    bookmarks: BTreeMap<MemberId, Bookmark>,
     /// Those that there is a connection with, and whether the link carries.
     links: BTreeMap<MemberId, bool>,
     loads_at: Instant,
@@ -47,7 +48,7 @@ impl Junction {
         Self {
             routes: RouteTable::new(island),
             calls: BTreeMap::new(),
-            cursors: BTreeMap::new(),
+            bookmarks: BTreeMap::new(),
             links: BTreeMap::new(),
             loads_at: now,
             leaving: false,
@@ -62,7 +63,7 @@ impl Junction {
     /// Calls `key` no more, and forgets how far its journal was read.
     pub fn forget(&mut self, key: &MemberId) {
         self.calls.remove(key);
-        self.cursors.remove(key);
+        self.bookmarks.remove(key);
     }
 
     /// Somebody who is to be called now. To be carried out; then [`connected`](Self::connected) or
@@ -87,12 +88,12 @@ impl Junction {
     }
 
     /// There is a connection with `peer`, and a session begins. Where that is to go on reading.
-    pub fn connected(&mut self, peer: MemberId) -> Option<Cursor> {
+    pub fn connected(&mut self, peer: MemberId) -> Option<Bookmark> {
         if let Some(call) = self.calls.get_mut(&peer) {
             call.due_at = None;
         }
         self.links.insert(peer, false);
-        self.cursors.get(&peer).copied()
+        self.bookmarks.get(&peer).copied()
     }
 
     /// The link with `peer` carries; `round_trip` is the connection's.
@@ -105,11 +106,11 @@ impl Junction {
         }
     }
 
-    /// The connection with `peer` is over; the next may go on reading at `cursor`.
-    pub fn down(&mut self, now: Instant, peer: &MemberId, cursor: Option<Cursor>) {
+    /// The connection with `peer` is over; the next may go on reading at `bookmark`.
+    pub fn down(&mut self, now: Instant, peer: &MemberId, bookmark: Option<Bookmark>) {
         let Some(was_up) = self.links.remove(peer) else { return };
-        if let Some(cursor) = cursor {
-            self.cursors.insert(*peer, cursor);
+        if let Some(bookmark) = bookmark {
+            self.bookmarks.insert(*peer, bookmark);
         }
         if was_up {
             self.routes.link_down(now, *peer);
@@ -231,6 +232,7 @@ impl Siblings {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::frame::Cursor;
 
     const PEER: MemberId = MemberId([7; 32]);
 
@@ -258,11 +260,11 @@ mod tests {
         let now = Instant::now();
         let mut junction = Junction::new(now, "here".into());
         assert_eq!(junction.connected(PEER), None);
-        let cursor = Cursor { instance: 1, index: 2, urgent: 3 };
-        junction.down(now, &PEER, Some(cursor));
-        assert_eq!(junction.connected(PEER), Some(cursor));
+        let bookmark = Bookmark { cursor: Cursor { instance: 1, index: 2, urgent: 3 }, losses: 4 };
+        junction.down(now, &PEER, Some(bookmark));
+        assert_eq!(junction.connected(PEER), Some(bookmark));
         junction.down(now, &PEER, None);
-        assert_eq!(junction.connected(PEER), Some(cursor));
+        assert_eq!(junction.connected(PEER), Some(bookmark));
         junction.forget(&PEER);
         assert_eq!(junction.connected(PEER), None);
     }

@@ -15,8 +15,8 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tracing::debug;
 
 use crate::endpoint::Connection;
-use crate::frame::{Cursor, IslandLoad, Route, Stream};
-use crate::session::{self, Counters, DownReason, Greeting, Session, Settings};
+use crate::frame::{IslandLoad, Route, Stream};
+use crate::session::{self, Bookmark, Counters, DownReason, Greeting, Session, Settings};
 use crate::shared::SharedJournal;
 
 mod orders;
@@ -43,7 +43,7 @@ pub(crate) enum Event {
     Routes(Vec<Route>),
     Load(Vec<(String, IslandLoad)>),
     /// The last one, with where the next link with the same peer may go on.
-    Down(EndReason, Option<Cursor>),
+    Down(EndReason, Option<Bookmark>),
 }
 
 /// What can be seen of a link from outside.
@@ -52,7 +52,7 @@ pub(crate) struct Shown {
     pub(crate) counters: Counters,
     pub(crate) round_trip: Option<Duration>,
     /// Where another link with the same peer may go on.
-    pub(crate) cursor: Option<Cursor>,
+    pub(crate) bookmark: Option<Bookmark>,
 }
 
 /// Where a link hands things over. Events come with the link's number. Whoever takes them has to go on taking: a link
@@ -79,15 +79,15 @@ impl Link {
     /// Carries the link until it is over; the connection is closed then. Dropped before, the connection is closed, too.
     pub(crate) async fn run(self) {
         let (number, outlets, connection) = (self.number, self.outlets.clone(), self.connection.clone());
-        let (reason, cursor) = match timeout(UP_MAX, Streams::open(connection.quic())).await {
+        let (reason, bookmark) = match timeout(UP_MAX, Streams::open(connection.quic())).await {
             Ok(Ok(streams)) => Task::new(self, streams).run().await,
-            Ok(Err(error)) => (Broken::from(error).into(), self.settings.cursor),
-            Err(_) => (EndReason::NoHello(UP_MAX), self.settings.cursor),
+            Ok(Err(error)) => (Broken::from(error).into(), self.settings.bookmark),
+            Err(_) => (EndReason::NoHello(UP_MAX), self.settings.bookmark),
         };
         connection.close(reason.closing());
         debug!(%reason, "link over");
         // Nobody is there to hear it while everything stops.
-        let _ = outlets.events.send((number, Event::Down(reason, cursor))).await;
+        let _ = outlets.events.send((number, Event::Down(reason, bookmark))).await;
     }
 }
 
@@ -136,7 +136,7 @@ impl Task {
         }
     }
 
-    async fn run(mut self) -> (EndReason, Option<Cursor>) {
+    async fn run(mut self) -> (EndReason, Option<Bookmark>) {
         let reason = loop {
             self.transmit();
             let wake = self.wait().await;
@@ -150,7 +150,7 @@ impl Task {
             self.answer_goodbye().await;
         }
         self.show();
-        (reason, self.session.cursor().or(self.link.settings.cursor))
+        (reason, self.session.bookmark().or(self.link.settings.bookmark))
     }
 
     /// Waits for a reason to do something. Loses nothing. Deadlines come last: what came before them is looked at first,
@@ -218,6 +218,9 @@ impl Task {
         self.session.say_routes(orders.routes.into_values());
         if let Some(loads) = orders.loads {
             self.session.say_load(loads);
+        }
+        if orders.read_anew {
+            self.session.read_anew();
         }
         match orders.invite {
             None => {}
@@ -303,7 +306,7 @@ impl Task {
         let shown = Shown {
             counters: session.counters(),
             round_trip: session.round_trip(),
-            cursor: session.cursor().or(self.link.settings.cursor),
+            bookmark: session.bookmark().or(self.link.settings.bookmark),
         };
         *self.link.shown.lock().unwrap_or_else(PoisonError::into_inner) = shown;
     }

@@ -19,9 +19,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use isle_mesh::member::MemberId;
 
-use crate::frame::{
-    Cursor, Frame, Goodbye, Hello, IslandLoad, LOADS_MAX, ROUTES_MAX, Refusal, Route, Stream,
-};
+use crate::frame::{Frame, Goodbye, Hello, IslandLoad, LOADS_MAX, ROUTES_MAX, Refusal, Route, Stream};
 use crate::journal::Journal;
 
 mod incoming;
@@ -34,7 +32,7 @@ mod values;
 use incoming::Incoming;
 use outgoing::Outgoing;
 use pulse::Pulse;
-pub use values::{Admission, Breach, Counters, DownReason, Event, Greeting, Settings, Wakeup, Why};
+pub use values::{Admission, Bookmark, Breach, Counters, DownReason, Event, Greeting, Settings, Wakeup, Why};
 
 /// Lowest and highest version of the protocol that this code speaks.
 pub const PROTOCOL: (u8, u8) = (1, 1);
@@ -100,7 +98,7 @@ impl Session {
             hello_due: settings.admission == Admission::Known,
             pong_due: None,
             pulse: Pulse::new(now),
-            incoming: Incoming::new(settings.cursor),
+            incoming: Incoming::new(settings.bookmark),
             outgoing: Outgoing::new(settings.peer),
             routes_due: BTreeMap::new(),
             load: Load { due: Vec::new(), not_before: None },
@@ -278,8 +276,14 @@ impl Session {
 
     /// How far the other side's journal was read; to be given to the next session with the same peer.
     #[must_use]
-    pub fn cursor(&self) -> Option<Cursor> {
-        self.incoming.cursor()
+    pub fn bookmark(&self) -> Option<Bookmark> {
+        self.incoming.bookmark()
+    }
+
+    /// An island can be reached again: if our own table has lost something since it was read from the other side, all is
+    /// compared anew. Not sooner, for whoever lost its members has lost them for want of a way to them.
+    pub fn read_anew(&mut self) {
+        self.incoming.read_anew();
     }
 
     /// What the link has carried.

@@ -16,10 +16,10 @@ use super::status::{Refused, Status};
 use super::target::{CallError, call};
 use super::{BridgeError, Command, Config, Event, Target};
 use crate::endpoint::{Closing, Connection, Endpoint, Incoming, Refusals};
-use crate::frame::{Cursor, Goodbye, IslandLoad, Reach, Refusal};
+use crate::frame::{Goodbye, IslandLoad, Reach, Refusal};
 use crate::junction::Junction;
 use crate::link::{self, End, EndReason, Words};
-use crate::routes::{Choice, Via};
+use crate::routes::{self, Choice, Via};
 use crate::session::Greeting;
 use crate::shared::SharedJournal;
 use crate::tls::Purpose;
@@ -292,7 +292,7 @@ impl Hub {
             link::Event::Up(greeting) => self.up(now, peer, greeting),
             link::Event::Routes(routes) => self.junction.heard_routes(now.into_std(), peer, routes),
             link::Event::Load(loads) => self.junction.heard_loads(now.into_std(), peer, loads),
-            link::Event::Down(reason, cursor) => self.down(now, peer, reason, cursor),
+            link::Event::Down(reason, bookmark) => self.down(now, peer, reason, bookmark),
         }
     }
 
@@ -322,6 +322,9 @@ impl Hub {
         }
         while let Some(event) = self.junction.poll_event() {
             info!(?event, "ways between islands");
+            if matches!(event, routes::Event::IslandUp(_)) {
+                self.links.values().for_each(|live| live.orders.read_anew());
+            }
             // Nobody may be listening.
             let _ = self.outlets.events.send(Event::Island(event));
         }

@@ -47,10 +47,13 @@ fn the_same_word_is_no_change() {
     let mut journal = journal([own(1, "a1")]);
     assert_eq!(journal.record(own(1, "a1"), None), Ok(None));
     journal.record(about(1, What::Down, "votes"), None).unwrap();
-    assert_eq!(journal.record(about(1, What::Down, "other votes"), None), Ok(None));
+    assert_eq!(journal.record(about(1, What::Down, "votes"), None), Ok(None));
     journal.record(about(1, What::Refuted, "pulse"), None).unwrap();
     assert_eq!(journal.record(about(1, What::Refuted, "pulse"), None), Ok(None));
     assert_eq!(journal.head(), 3);
+    // Other votes may convince where the first ones did not.
+    journal.record(about(1, What::Down, "votes"), None).unwrap();
+    assert_eq!(journal.record(about(1, What::Down, "other votes"), None), Ok(Some(5)));
 }
 
 #[test]

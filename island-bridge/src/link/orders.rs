@@ -25,6 +25,8 @@ struct Shared {
 pub(crate) struct Pending {
     pub(crate) routes: BTreeMap<String, Route>,
     pub(crate) loads: Option<Vec<(String, IslandLoad)>>,
+    /// What was lost since it was read is to come again.
+    pub(crate) read_anew: bool,
     /// Whether the invite that was shown is good.
     pub(crate) invite: Option<Result<(), Refusal>>,
     pub(crate) end: Option<End>,
@@ -49,6 +51,10 @@ impl Orders {
 
     pub(crate) fn say_loads(&self, loads: Vec<(String, IslandLoad)>) {
         self.give(|pending| pending.loads = Some(loads));
+    }
+
+    pub(crate) fn read_anew(&self) {
+        self.give(|pending| pending.read_anew = true);
     }
 
     pub(crate) fn answer_invite(&self, answer: Result<(), Refusal>) {

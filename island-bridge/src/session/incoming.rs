@@ -1,6 +1,6 @@
 //! The other side's journal, as we read it: where we stand, what we lack, when we want more.
 
-use super::values::Breach;
+use super::values::{Bookmark, Breach};
 use crate::frame::{Changes, Cursor, Digest, DigestRequest, Frame};
 use crate::journal::Journal;
 
@@ -9,6 +9,10 @@ pub(super) struct Incoming {
     stage: Stage,
     /// Where the reading stands; good for another session once it streams.
     cursor: Cursor,
+    /// What our own journal had lost when all that lies before was read.
+    losses: u64,
+    /// All is to be compared anew, if anything was lost since.
+    anew_due: bool,
     /// The batch that is being merged.
     merging: Option<u64>,
     /// The urgent word that is being merged.
@@ -22,6 +26,8 @@ enum Stage {
     CursorDue,
     /// Changes follow if it knows our cursor, else a digest.
     Opening,
+    /// A digest follows, after what is on its way.
+    Reopening,
     /// What lies behind this digest from `bucket` on is to be asked for.
     Comparing {
         digest: Digest,
@@ -36,11 +42,13 @@ enum Stage {
 }
 
 impl Incoming {
-    /// `cursor` is where an earlier session stopped.
-    pub(super) fn new(cursor: Option<Cursor>) -> Self {
+    /// `bookmark` is where an earlier session stopped.
+    pub(super) fn new(bookmark: Option<Bookmark>) -> Self {
         Self {
             stage: Stage::CursorDue,
-            cursor: cursor.unwrap_or_default(),
+            cursor: bookmark.map(|bookmark| bookmark.cursor).unwrap_or_default(),
+            losses: bookmark.map(|bookmark| bookmark.losses).unwrap_or_default(),
+            anew_due: false,
             merging: None,
             merging_urgent: None,
             ack_due: None,
@@ -55,9 +63,15 @@ impl Incoming {
     }
 
     /// Where a later session may go on; `None` while a first reading is not finished.
-    pub(super) fn cursor(&self) -> Option<Cursor> {
+    pub(super) fn bookmark(&self) -> Option<Bookmark> {
         let is_known = matches!(self.stage, Stage::Streaming | Stage::Opening | Stage::CursorDue);
-        (is_known && self.cursor.index > 0).then_some(self.cursor)
+        let bookmark = Bookmark { cursor: self.cursor, losses: self.losses };
+        (is_known && self.cursor.index > 0).then_some(bookmark)
+    }
+
+    /// Compares all once more, if our own table has lost something since it was read.
+    pub(super) fn read_anew(&mut self) {
+        self.anew_due = true;
     }
 
     pub(super) fn is_merging(&self) -> bool {
@@ -69,7 +83,9 @@ impl Incoming {
     }
 
     pub(super) fn handle_digest(&mut self, digest: Digest) -> Result<(), Breach> {
-        let Stage::Opening = self.stage else { return Err(Breach::OutOfTurn("a digest")) };
+        let (Stage::Opening | Stage::Reopening) = self.stage else {
+            return Err(Breach::OutOfTurn("a digest"));
+        };
         // What was urgent stays read: such words may have overtaken the digest.
         self.cursor.index = 0;
         self.stage = Stage::Comparing { digest, bucket: 0 };
@@ -82,7 +98,7 @@ impl Incoming {
             return Err(Breach::OutOfTurn("a batch"));
         }
         let follows = match &self.stage {
-            Stage::Opening | Stage::Streaming => changes.through > self.cursor.index,
+            Stage::Opening | Stage::Reopening | Stage::Streaming => changes.through > self.cursor.index,
             Stage::Asked { digest, .. } => [0, digest.index].contains(&changes.through),
             Stage::CursorDue | Stage::Comparing { .. } => return Err(Breach::OutOfTurn("a batch")),
         };
@@ -137,9 +153,22 @@ impl Incoming {
         match &mut self.stage {
             Stage::CursorDue => {
                 self.stage = Stage::Opening;
+                if std::mem::replace(&mut self.losses, journal.losses()) != journal.losses() {
+                    self.cursor = Cursor { instance: self.cursor.instance, ..Cursor::default() };
+                }
                 Some(Frame::Cursor(self.cursor))
             }
-            Stage::Comparing { digest, bucket } => {
+            Stage::Streaming if self.anew_due && self.merging.is_none() => {
+                self.anew_due = false;
+                if self.losses == journal.losses() {
+                    return None;
+                }
+                self.losses = journal.losses();
+                self.stage = Stage::Reopening;
+                Some(Frame::Cursor(Cursor::default()))
+            }
+            // What was on its way is acknowledged first.
+            Stage::Comparing { digest, bucket } if self.merging.is_none() => {
                 let (request, next) = journal.request(&digest.buckets, *bucket);
                 let digest = std::mem::replace(digest, Digest { index: 0, buckets: Vec::new() });
                 if request.wanted.is_empty() {

@@ -78,8 +78,12 @@ impl Outgoing {
     }
 
     pub(super) fn handle_cursor(&mut self, cursor: Cursor) -> Result<(), Breach> {
-        let Stage::Opening = self.stage else { return Err(Breach::OutOfTurn("a cursor")) };
-        self.stage = Stage::Opened(cursor);
+        match self.stage {
+            Stage::Opening => self.stage = Stage::Opened(cursor),
+            // It has lost something that it had read, and starts over.
+            Stage::Streaming if cursor == Cursor::default() => self.stage = Stage::Opened(cursor),
+            _ => return Err(Breach::OutOfTurn("a cursor")),
+        }
         Ok(())
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::frame::{Changes, Digest, DigestRequest, Wanted};
+use crate::frame::{Changes, Cursor, Digest, DigestRequest, Wanted};
 
 mod pair;
 
@@ -58,8 +58,8 @@ fn a_link_that_comes_back_goes_on_where_it_was() {
     pair.sides[0].learn(2, 2, true, None);
     for (index, side) in pair.sides.iter_mut().enumerate() {
         let island = ["north", "south"][index];
-        let cursor = side.session.cursor();
-        side.session = Session::new(pair.now, Settings { cursor, ..settings(island, 2 - index as u16) });
+        let bookmark = side.session.bookmark();
+        side.session = Session::new(pair.now, Settings { bookmark, ..settings(island, 2 - index as u16) });
     }
     pair.on_way.clear();
     pair.said.clear();
@@ -70,6 +70,87 @@ fn a_link_that_comes_back_goes_on_where_it_was() {
     assert_eq!(digests.map(|(side, _)| *side).collect::<Vec<_>>(), Vec::<usize>::new());
 }
 
+/// South drops a member of whom others may still know.
+fn lose(pair: &mut Pair, number: u16) {
+    assert!(pair.sides[1].table.remove(&number).is_some());
+    pair.sides[1].journal.withdraw(member(number));
+}
+
+#[test]
+fn what_was_dropped_since_it_was_read_comes_again_over_the_next_link() {
+    let mut pair = Pair::new();
+    for number in 0..100 {
+        pair.sides[0].learn(number, 1, number % 7 == 0, None);
+    }
+    pair.run_for(ms(2000));
+    let old = pair.sides[1].session.bookmark();
+    lose(&mut pair, 7);
+    lose(&mut pair, 8);
+    pair.run_for(ms(2000));
+    assert_eq!(pair.sides[1].table.len(), 98, "a link that goes on brings only changes");
+    assert_eq!(pair.sides[1].session.bookmark().unwrap().losses, old.unwrap().losses);
+    for (index, side) in pair.sides.iter_mut().enumerate() {
+        let bookmark = side.session.bookmark();
+        let settings = Settings { bookmark, ..settings(["north", "south"][index], 2 - index as u16) };
+        side.session = Session::new(pair.now, settings);
+    }
+    pair.on_way.clear();
+    pair.said.clear();
+    pair.run_for(ms(500));
+    assert_eq!(pair.sides[0].table, pair.sides[1].table);
+    assert_eq!(pair.words_said(), 2, "and nothing else");
+    assert_eq!(pair.sides[1].session.bookmark().unwrap().losses, 2);
+}
+
+#[test]
+fn a_link_that_stands_is_read_anew_when_that_is_asked_for() {
+    let mut pair = Pair::new();
+    for number in 0..100 {
+        pair.sides[0].learn(number, 1, false, None);
+    }
+    pair.run_for(ms(2000));
+    pair.said.clear();
+    pair.sides[1].session.read_anew();
+    pair.run_for(ms(2000));
+    assert_eq!(pair.words_said(), 0, "nothing was lost");
+    lose(&mut pair, 7);
+    pair.sides[1].session.read_anew();
+    // While batches and urgent words are on their way.
+    for number in 100..140 {
+        pair.sides[0].learn(number, 1, number % 5 == 0, None);
+        pair.run_for(DELAY / 8);
+    }
+    pair.run_for(ms(1000));
+    assert_eq!(pair.sides[0].table, pair.sides[1].table);
+    let bookmark = pair.sides[1].session.bookmark().unwrap();
+    assert_eq!((bookmark.cursor.index, bookmark.losses), (pair.sides[0].journal.head(), 1));
+    // And goes on as before.
+    pair.said.clear();
+    pair.sides[0].learn(200, 1, false, None);
+    pair.sides[1].learn(201, 1, true, None);
+    pair.run_for(ms(1000));
+    assert_eq!((pair.words_said(), &pair.sides[0].table), (2, &pair.sides[1].table));
+}
+
+#[test]
+fn a_batch_that_is_being_merged_does_not_stand_in_the_way_of_reading_anew() {
+    let mut pair = Pair::new();
+    pair.sides[0].learn(1, 1, false, None);
+    pair.run_for(ms(2000));
+    lose(&mut pair, 1);
+    // The batch is on its way when south asks for everything.
+    pair.sides[0].learn(2, 1, false, None);
+    pair.transmit();
+    pair.sides[1].session.read_anew();
+    pair.sides[1].is_stuck = true;
+    pair.run_for(ms(500));
+    assert!(pair.sides.iter().all(|side| side.session.is_up()));
+    pair.sides[1].is_stuck = false;
+    pair.sides[1].session.merged(Stream::Table);
+    pair.run_for(ms(500));
+    assert_eq!(pair.sides[1].table, BTreeMap::from([(1, 1), (2, 1)]));
+}
+
 #[test]
 fn a_restarted_journal_is_compared_not_sent_again() {
     let mut pair = Pair::new();
@@ -77,10 +158,10 @@ fn a_restarted_journal_is_compared_not_sent_again() {
         pair.sides[0].learn(number, 1, false, None);
     }
     pair.run_for(ms(500));
-    let cursors = [0, 1].map(|side| pair.sides[side].session.cursor());
+    let bookmarks = [0, 1].map(|side| pair.sides[side].session.bookmark());
     let mut again = Pair::of(
-        Settings { cursor: cursors[0], ..settings("north", 2) },
-        Settings { cursor: cursors[1], ..settings("south", 1) },
+        Settings { bookmark: bookmarks[0], ..settings("north", 2) },
+        Settings { bookmark: bookmarks[1], ..settings("south", 1) },
     );
     again.sides[0].journal = Journal::new(99, 10_000);
     for number in 0..100 {

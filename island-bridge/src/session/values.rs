@@ -24,8 +24,18 @@ pub struct Settings {
     pub protocol: (u8, u8),
     /// The secret of the invite we were given, while the other side does not know our key.
     pub invite: Option<[u8; 32]>,
-    /// How far the last session with this peer had read: see [`Session::cursor`](super::Session::cursor).
-    pub cursor: Option<Cursor>,
+    /// How far the last session with this peer had read: see [`Session::bookmark`](super::Session::bookmark).
+    pub bookmark: Option<Bookmark>,
+}
+
+/// How far another's journal was read. Good as long as our own table still has all that was read: an island that could not
+/// be reached for a day is dropped, and would not come again over a link that goes on where it stopped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Bookmark {
+    /// There.
+    pub cursor: Cursor,
+    /// What our own journal had lost by then: see [`Journal::losses`](crate::journal::Journal::losses).
+    pub losses: u64,
 }
 
 /// Whether the other side's key may link.

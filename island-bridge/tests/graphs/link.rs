@@ -4,9 +4,9 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use island_bridge::frame::{Cursor, Decoder, Stream};
+use island_bridge::frame::{Decoder, Stream};
 use island_bridge::redial::Redial;
-use island_bridge::session::Session;
+use island_bridge::session::{Bookmark, Session};
 
 /// Bytes that a stream may hold between the two sides: QUIC's flow control.
 pub(crate) const WINDOW: usize = 512 << 10;
@@ -29,7 +29,7 @@ pub(crate) struct Link {
 pub(crate) struct End {
     pub(crate) bridge: usize,
     pub(crate) session: Option<Session>,
-    pub(crate) cursor: Option<Cursor>,
+    pub(crate) bookmark: Option<Bookmark>,
     pub(crate) streams: [Inbound; 3],
     /// The earliest wake-up that is scheduled.
     pub(crate) wake_at: Option<Instant>,
@@ -69,7 +69,7 @@ impl Link {
         let ends = bridges.map(|bridge| End {
             bridge,
             session: None,
-            cursor: None,
+            bookmark: None,
             streams: Stream::ALL.map(Inbound::new),
             wake_at: None,
         });

@@ -74,6 +74,27 @@ async fn words_are_passed_on_along_a_line() {
     assert_eq!(ways["east"].reach.path.islands(), ["south", "east"]);
 }
 
+#[tokio::test]
+async fn what_was_dropped_comes_again_when_an_island_comes_back_or_a_link() {
+    let (north, mut south) = pair();
+    north.bridge.link(target(2, south.addr())).await;
+    for number in 0..20 {
+        north.say(number, false);
+    }
+    south.hears(20).await;
+    south.lose(3);
+    // East can be reached through north from now on.
+    let east = Node::start(3, config("east", &[1]));
+    north.bridge.link(target(3, east.addr())).await;
+    south.hears(20).await;
+    south.lose(4);
+    north.bridge.unlink(id(2)).await;
+    south.sees_down(1).await;
+    north.bridge.link(target(2, south.addr())).await;
+    south.hears(20).await;
+    assert!(south.has(3) && south.has(4));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_ring_of_four_agrees_on_a_large_table() {
     let names = ["north", "east", "south", "west"];

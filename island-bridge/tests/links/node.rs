@@ -111,6 +111,14 @@ impl Node {
         self.bridge.journal().record(change(&word, is_urgent), None).unwrap();
     }
 
+    /// It drops a member whom others still have, as an island that could not be reached for a day.
+    pub(crate) fn lose(&self, number: u32) {
+        let word = word(number);
+        assert!(self.table.words.lock().unwrap().remove(&word));
+        self.table.count.send_modify(|count| *count -= 1);
+        self.bridge.journal().withdraw(change(&word, false).member);
+    }
+
     pub(crate) fn has(&self, number: u32) -> bool {
         self.table.words.lock().unwrap().contains(&word(number))
     }

@@ -81,7 +81,7 @@ impl Archipelago {
                 software: String::new(),
                 protocol: PROTOCOL,
                 invite: None,
-                cursor: bridge.junction.connected(peer),
+                bookmark: bridge.junction.connected(peer),
             };
             let this = &mut self.links[link].ends[end];
             this.streams = Default::default();
@@ -99,7 +99,7 @@ impl Archipelago {
         let Some(session) = this.session.take() else { return };
         let (place, peer) = (this.place, self.peer(link, end));
         if let Some(bridge) = self.bridges.get_mut(&place) {
-            bridge.junction.down(self.now, &peer, session.cursor());
+            bridge.junction.down(self.now, &peer, session.bookmark());
         }
         self.note(
             place,

@@ -224,7 +224,17 @@ impl Archipelago {
                 session.say_routes(routes);
             }
         }
-        while bridge.junction.poll_event().is_some() {}
+        let mut read_anew = false;
+        while let Some(event) = bridge.junction.poll_event() {
+            read_anew |= matches!(event, island_bridge::routes::Event::IslandUp(_));
+        }
+        if read_anew {
+            for (link, end) in &ends {
+                if let Some(session) = &mut self.links[*link].ends[*end].session {
+                    session.read_anew();
+                }
+            }
+        }
         let mut calls = Vec::new();
         while let Some(peer) = bridge.junction.poll_call(now) {
             calls.push(peers[&peer].0);
@@ -333,7 +343,7 @@ impl Archipelago {
         if let Some((_, _, transfer)) = made.filter(|(from, to, _)| (*from, *to) == (since, head)) {
             return transfer.clone();
         }
-        let body = machine.far_records(ours, since);
+        let body = machine.far_records(self.now, ours, since);
         let transfer =
             read_transfer_with(&body, |word| self.verify(word)).expect("a bridge says only bodies");
         let transfer = Rc::new(transfer);

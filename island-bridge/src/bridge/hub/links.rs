@@ -9,7 +9,7 @@ use tracing::{Instrument, info_span};
 use super::*;
 use crate::link::{Link, Orders, Shown};
 use crate::redial::Redial;
-use crate::session::{Admission, Settings};
+use crate::session::{Admission, Bookmark, Settings};
 
 /// A link that we call for.
 pub(super) struct Configured {
@@ -148,9 +148,9 @@ impl Hub {
             if !is_preferred(&connection, &live.connection, self.endpoint.id() < peer) {
                 return connection.close(Closing::Replaced);
             }
-            let cursor = live.shown().cursor;
+            let bookmark = live.shown().bookmark;
             live.orders.end(End::Replaced);
-            self.down(Instant::now(), peer, EndReason::Replaced, cursor);
+            self.down(Instant::now(), peer, EndReason::Replaced, bookmark);
         }
         self.start(connection, if is_known { Admission::Known } else { Admission::ByInvite });
     }
@@ -176,7 +176,7 @@ impl Hub {
             software: self.config.software.clone(),
             protocol: self.config.protocol,
             invite: configured.and_then(|configured| configured.target.invite),
-            cursor: self.junction.connected(peer),
+            bookmark: self.junction.connected(peer),
         };
         self.links_ever += 1;
         let live = Live {
@@ -254,7 +254,13 @@ impl Hub {
         });
     }
 
-    pub(super) fn down(&mut self, now: Instant, peer: MemberId, reason: EndReason, cursor: Option<Cursor>) {
+    pub(super) fn down(
+        &mut self,
+        now: Instant,
+        peer: MemberId,
+        reason: EndReason,
+        bookmark: Option<Bookmark>,
+    ) {
         let Some(live) = self.links.remove(&peer) else { return };
         if let Some(known) = self.known.get_mut(&peer) {
             if live.greeting.is_some() {
@@ -265,8 +271,8 @@ impl Hub {
         if let Some((reason, by_peer)) = reason.refusal() {
             self.note_refusal(peer, Refused { reason, by_peer });
         }
-        let cursor = cursor.filter(|_| self.known.contains_key(&peer));
-        self.junction.down(now.into_std(), &peer, cursor);
+        let bookmark = bookmark.filter(|_| self.known.contains_key(&peer));
+        self.junction.down(now.into_std(), &peer, bookmark);
         if live.greeting.is_some() {
             info!(peer = %peer.short(), %reason, "link down");
             if !matches!(reason, EndReason::Replaced) {

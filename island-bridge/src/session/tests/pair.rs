@@ -45,7 +45,7 @@ pub(super) fn settings(island: &str, peer: u16) -> Settings {
         software: "0.1.0".into(),
         protocol: PROTOCOL,
         invite: None,
-        cursor: None,
+        bookmark: None,
     }
 }
 

@@ -56,7 +56,7 @@ impl World {
             self.plan(WIRE_DELAY, Job::WireRoutes(sibling, self.bridges[bridge].id, Vec::new()));
         }
         for (link, end) in self.bridges[bridge].ends.clone() {
-            self.links[link].ends[end].cursor = None;
+            self.links[link].ends[end].bookmark = None;
             if end == 0 {
                 self.plan(Duration::from_millis(50), Job::Dial(link));
             }

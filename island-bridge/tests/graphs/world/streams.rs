@@ -22,7 +22,7 @@ impl World {
         self.links[link].connection += 1;
         for end in [0, 1] {
             let island = self.islands[self.bridges[bridges[end]].island].name.clone();
-            let cursor = self.links[link].ends[end].cursor;
+            let bookmark = self.links[link].ends[end].bookmark;
             let settings = Settings {
                 peer: self.bridges[bridges[1 - end]].id,
                 admission: Admission::Known,
@@ -31,7 +31,7 @@ impl World {
                 software: String::new(),
                 protocol: PROTOCOL,
                 invite: None,
-                cursor,
+                bookmark,
             };
             let this = &mut self.links[link].ends[end];
             this.streams = Stream::ALL.map(Inbound::new);
@@ -46,7 +46,7 @@ impl World {
     pub(super) fn disconnect(&mut self, link: usize, end: usize) {
         let this = &mut self.links[link].ends[end];
         if let Some(session) = this.session.take() {
-            this.cursor = session.cursor().or(this.cursor);
+            this.bookmark = session.bookmark().or(this.bookmark);
             let (bridge, peer) = (this.bridge, self.peer(link, end));
             self.bridges[bridge].routes.link_down(self.now, peer);
         }
