@@ -21,6 +21,7 @@ mod measure;
 mod neighbours;
 mod network;
 mod node;
+mod rogue;
 mod runner;
 mod scenario;
 mod sea;

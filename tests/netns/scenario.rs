@@ -11,6 +11,7 @@ mod joining;
 mod leaving;
 mod overload;
 mod rig;
+mod rogue;
 mod rough_clients;
 mod topology;
 mod tunnels;
@@ -32,6 +33,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         asking::SCENARIOS,
         hostile::SCENARIOS,
         bridges::SCENARIOS,
+        rogue::SCENARIOS,
         tunnels::SCENARIOS,
         rough_clients::SCENARIOS,
     ]

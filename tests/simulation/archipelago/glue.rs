@@ -229,8 +229,8 @@ impl Archipelago {
             read_anew |= matches!(event, island_bridge::routes::Event::IslandUp(_));
         }
         if read_anew {
-            for (link, end) in &ends {
-                if let Some(session) = &mut self.links[*link].ends[*end].session {
+            for (link, end) in peers.values() {
+                if let Some(session) = &mut links[*link].ends[*end].session {
                     session.read_anew();
                 }
             }
