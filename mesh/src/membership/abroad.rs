@@ -118,7 +118,7 @@ impl Membership {
         for heard in words {
             let author = heard.word.header.author;
             let is_new = self.abroad.far.standing(&author).is_none();
-            let is_news = self.hear_far_word(now, heard).is_ok();
+            let is_news = self.hear_far_word(now, from, heard).is_ok();
             if is_news && is_new {
                 self.abroad.far.set_origin(&author, from);
             }
@@ -129,8 +129,8 @@ impl Membership {
         self.settle_far(now, Some(from));
     }
 
-    /// Takes in a word that came over a bridge.
-    fn hear_far_word(&mut self, now: Instant, heard: &FarWord) -> Result<(), Refused> {
+    /// Takes in a word that came over a bridge: that of another island, or one of ours.
+    fn hear_far_word(&mut self, now: Instant, from: MemberId, heard: &FarWord) -> Result<(), Refused> {
         let header = heard.word.header;
         let id = heard.subject().ok_or(Refused::Malformed)?;
         if id == self.id() {
@@ -142,7 +142,7 @@ impl Membership {
         }
         if !self.is_home(&id) {
             self.abroad.far.hear(now, heard)?;
-            self.hand_over_farewell(now, id);
+            self.hand_over_farewell(now, from, id);
             return Ok(());
         }
         match &heard.word.message {
@@ -166,14 +166,16 @@ impl Membership {
         }
     }
 
-    /// A farewell that came on the wire before anything else was known of its author.
-    fn hand_over_farewell(&mut self, now: Instant, id: MemberId) {
+    /// A farewell that came on the wire before anything else was known of its author, of whom `from` has brought a word.
+    fn hand_over_farewell(&mut self, now: Instant, from: MemberId, id: MemberId) {
         let end = self.table.get(&id).and_then(|entry| entry.end.as_ref()).map(|said| said.bytes.clone());
         if let Some(word) = end.and_then(|bytes| self.verified(bytes).ok()) {
             self.table.remove(&id);
             self.peers.swap_remove(&id);
-            // The far table may know it already.
-            let _ = self.abroad.far.hear(now, &FarWord::of(self.identity.scheme(), self.tag, word));
+            // What was brought is from there. The farewell is not: whoever brought a record of it may not know it.
+            self.settle_far(now, Some(from));
+            // What came of it shows there: the far table may know it already.
+            let _ = self.hear_urgent(now, &word, None);
         }
     }
 

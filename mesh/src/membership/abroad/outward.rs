@@ -65,18 +65,20 @@ impl Membership {
         }
     }
 
-    /// A member of our own island has said something new: told if it counts itself to it.
+    /// A member of our own island has said something new: told if it counts itself to it. Also a farewell of somebody
+    /// whose record we do not know: we have just started and others, who knew us before, may list it.
     pub(in crate::membership) fn tell_word_of(&mut self, id: &MemberId, bytes: &Bytes) {
         if !self.abroad.outward {
             return;
         }
-        let Some((_, record)) =
-            self.home_record(id).filter(|(_, record)| record.island == self.record.island)
-        else {
-            return;
-        };
         let has_left = self.table.get(id).is_some_and(Entry::has_left);
-        self.say_outward(*id, What::Own, bytes.clone(), has_left || record.draining);
+        let is_urgent = match self.home_record(id) {
+            Some((_, record)) if record.island != self.record.island => return,
+            Some((_, record)) => has_left || record.draining,
+            None if has_left => true,
+            None => return,
+        };
+        self.say_outward(*id, What::Own, bytes.clone(), is_urgent);
     }
 
     /// The same for everybody who is listed: our island has another name now.

@@ -153,7 +153,7 @@ impl Membership {
             return 0;
         }
         self.abroad.pulls.merging = true;
-        let news = words.iter().filter(|heard| self.hear_far_word(now, heard).is_ok()).count();
+        let news = words.iter().filter(|heard| self.hear_far_word(now, from, heard).is_ok()).count();
         self.settle_far(now, Some(from));
         news
     }

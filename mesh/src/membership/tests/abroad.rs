@@ -452,6 +452,76 @@ fn a_bridge_tells_everything_that_others_must_know_of_its_island() {
     assert!(north.news[0].is_empty(), "nobody else keeps news");
 }
 
+fn farewell(number: u64, seq: u64) -> Bytes {
+    let farewell = Message::Farewell(crate::wire::Farewell { reason: LeaveReason::Stopped });
+    Identity::for_test(number).sign_word(MeshTag::of("test"), &farewell, Seq(seq))
+}
+
+/// What this bridge tells of a member, and from which link it has it.
+fn told_of(wire: &mut Wire, id: MemberId) -> Vec<(Bytes, bool, Option<MemberId>)> {
+    let of = |news: News| match news {
+        News::Said { member, what: What::Own, bytes, is_urgent, from } if member == id => {
+            Some((bytes, is_urgent, from))
+        }
+        _ => None,
+    };
+    std::mem::take(&mut wire.news[BRIDGE]).into_iter().filter_map(of).collect()
+}
+
+#[test]
+fn a_farewell_is_told_abroad_by_a_bridge_that_never_knew_the_record() {
+    let mut north = island("north", Instant::now(), 200);
+    let (id, goodbye) = (Identity::for_test(77).id(), farewell(77, 9));
+    let now = north.now;
+    north.nodes[BRIDGE].handle_datagram(now, broadcast_from(50), goodbye.clone()).unwrap();
+    north.settle();
+    assert_eq!(told_of(&mut north, id), [(goodbye.clone(), true, None)]);
+    // The record comes after it: in another member's table, or from those who list it still.
+    let record = announce(77, 8, "north");
+    let late = north.nodes[BRIDGE].handle_datagram(now, broadcast_from(50), record.clone());
+    assert_eq!(late, Ok(()), "taken in beside the farewell");
+    north.settle();
+    assert_eq!(told_of(&mut north, id), [], "told once");
+}
+
+#[test]
+fn a_farewell_known_before_the_record_goes_back_to_the_link_that_brought_the_record() {
+    let mut south = island("south", Instant::now(), 300);
+    let (id, goodbye) = (Identity::for_test(77).id(), farewell(77, 9));
+    let now = south.now;
+    south.nodes[BRIDGE].handle_datagram(now, broadcast_from(50), goodbye.clone()).unwrap();
+    south.settle();
+    south.news[BRIDGE].clear();
+    let record = announce(77, 8, "north");
+    hear_far(&mut south, BRIDGE, std::slice::from_ref(&record), false);
+    let link = Identity::for_test(900).id();
+    assert_eq!(told_of(&mut south, id), [(record, false, Some(link)), (goodbye, true, None)]);
+    assert_eq!(far_standing(&south, BRIDGE, id), Some(Standing::Left));
+}
+
+#[test]
+fn a_bridge_that_has_just_started_tells_the_farewell_that_it_hears_and_all_believe_it() {
+    let mut islands = Islands::new();
+    let id = islands.south.nodes[0].id();
+    assert_eq!(islands.seen(0), [Some(Standing::Alive); 2]);
+    // The bridge of south has lost all that it knew, and hears the member for the first time when it goes.
+    let mut anew =
+        Membership::new(on("south", BRIDGE, &["bridge"]), Identity::for_test(399), 7, islands.south.now);
+    anew.tell_outward();
+    let addresses = vec![Address { ip: address(BRIDGE).ip(), prefix: 16 }];
+    anew.set_interfaces(
+        islands.south.now,
+        vec![Interface { index: 1, name: "e".to_owned(), addresses, loopback: false }],
+    );
+    anew.start(islands.south.now);
+    islands.south.nodes[BRIDGE] = anew;
+    while islands.south.nodes[BRIDGE].poll_transmit().is_some() {}
+    islands.south.news[BRIDGE].clear();
+    islands.south.nodes[0].leave(islands.south.now, LeaveReason::Stopped);
+    islands.run_for(SECOND);
+    assert_eq!(islands.seen(0), [Some(Standing::Left); 2], "{id:?}");
+}
+
 #[test]
 fn a_verdict_on_one_of_ours_that_is_void_is_answered_with_its_pulse() {
     let mut north = island("north", Instant::now(), 200);
