@@ -36,6 +36,7 @@ pub(crate) use routes::RouteWords;
 #[cfg(feature = "simulation")]
 pub use transfer::read_transfer_with;
 pub use transfer::{FarTransfer, read_transfer};
+pub(crate) use verdict::quorum;
 pub use word::FarWord;
 
 use changes::Changes;

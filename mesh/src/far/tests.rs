@@ -423,6 +423,46 @@ fn a_certificate_waits_for_what_it_depends_on() {
 }
 
 #[test]
+fn who_has_voted_and_gone_has_voted_whatever_comes_first() {
+    let gone = [farewell(2, 9), certificate(3, 1, 1, &[4, 5])];
+    let verdict = certificate(1, 1, 1, &[2, 3]);
+    for first in [true, false] {
+        let mut rig = Rig::south();
+        if first {
+            rig.hear(&verdict).unwrap();
+        }
+        gone.iter().for_each(|word| rig.hear(word).unwrap());
+        if !first {
+            rig.hear(&verdict).unwrap();
+        }
+        assert_eq!(rig.view(1).reason, Some(Reason::NoAnswer), "the votes came first: {first}");
+    }
+}
+
+#[test]
+fn votes_that_convinced_where_watchers_were_known_to_be_gone_give_way_to_such_as_convince_all() {
+    let mut rig = Rig::new();
+    for author in 1..=7 {
+        let watchers: Vec<u64> = (2..=7).filter(|watcher| *watcher != author).collect();
+        rig.hear(&announce(author, 1, "south", &watchers)).unwrap();
+    }
+    let (few, enough) = (certificate(1, 1, 1, &[2, 3]), certificate(1, 1, 1, &[2, 3, 4]));
+    assert_eq!(rig.hear(&few), Err(Refused::Unasked), "two of six");
+    rig.hear(&farewell(6, 9)).unwrap();
+    rig.hear(&farewell(7, 9)).unwrap();
+    assert_eq!(rig.standing(1), Some(Standing::Down), "two of the four that are left");
+    let head = rig.far.head();
+    rig.told();
+    assert_eq!(rig.hear(&certificate(1, 1, 1, &[2, 9])), Err(Refused::Stale), "no more than there were");
+    assert_eq!(rig.hear(&enough), Ok(()));
+    assert_eq!(rig.told(), (vec![], vec![What::Down]), "no second event");
+    let words = rig.far.words_of(&id(1));
+    assert!(words.contains(&enough.word.bytes) && !words.contains(&few.word.bytes));
+    assert_ne!(rig.far.head(), head, "who reads on is told");
+    assert_eq!(rig.hear(&certificate(1, 1, 1, &[2, 3, 4, 5])), Err(Refused::Stale), "needed by nobody");
+}
+
+#[test]
 fn the_gone_are_forgotten_after_ten_minutes_and_stale_words_do_not_bring_them_back() {
     let mut rig = Rig::south();
     rig.hear(&farewell(1, 9)).unwrap();

@@ -98,7 +98,7 @@ impl Far {
         }
         let Some(member) = self.members.get(&id) else { return Err(Refused::Unasked) };
         if member.standing == Standing::Down {
-            return Err(Refused::Stale);
+            return self.replace(now, id, certificate);
         }
         certificate.is_vouched = self.vouched(&id, &certificate, 1).votes > 0;
         match self.judge(now, &id, &certificate) {
@@ -111,27 +111,73 @@ impl Far {
                 self.doubt(now, id, &certificate);
                 return Ok(());
             }
-            _ => self.wait(id, certificate),
+            _ => {
+                let bytes = certificate.bytes.clone();
+                let is_doubted = self.members.get(&id).is_some_and(|member| member.doubted.is_some());
+                if self.wait(id, certificate) && is_doubted {
+                    self.changes.note(id);
+                    self.say(id, What::Down, bytes, true);
+                    return Ok(());
+                }
+            }
         }
         Err(Refused::Unasked)
     }
 
-    /// Keeps a certificate for later. Anybody can sign votes of no weight: they do not take the place of others.
-    fn wait(&mut self, id: MemberId, certificate: Certificate) {
-        let rank = |held: &Certificate| (held.record, held.is_vouched, self.weight(&id, held));
+    /// More votes on somebody who is down: they convince those whom the ones before do not. Where those convince everybody,
+    /// further ones are no news, so each certificate is replaced a few times at most.
+    fn replace(&mut self, now: Instant, id: MemberId, certificate: Certificate) -> Result<(), Refused> {
+        let held = self.members.get(&id).and_then(|member| member.certificate.as_ref());
+        let rank = |certificate: &Certificate| {
+            (self.named(&id, certificate), self.vouched(&id, certificate, UNILATERAL).votes)
+        };
+        let is_better = held.is_some_and(|held| {
+            !self.is_conclusive(&id, held)
+                && rank(&certificate) > rank(held)
+                && matches!(self.judge(now, &id, &certificate).0, Some(Judgement::Down(_)))
+        });
+        let Some(member) = self.members.get_mut(&id).filter(|_| is_better) else {
+            return Err(Refused::Stale);
+        };
+        let bytes = certificate.bytes.clone();
+        member.certificate = Some(certificate);
+        self.changes.note(id);
+        self.say(id, What::Down, bytes, true);
+        Ok(())
+    }
+
+    /// How many of the watchers that the accused names have voted. Whoever has gone since it voted has voted: else it would
+    /// hang on what comes first, the votes or that it has gone, and islands would differ for good.
+    fn named(&self, id: &MemberId, certificate: &Certificate) -> usize {
+        let Some(said) = self.table.get(id).and_then(|entry| entry.record.as_ref()) else { return 0 };
+        said.value.watchers.iter().filter(|watcher| certificate.votes.contains_key(*watcher)).count()
+    }
+
+    /// Whether nobody who knows the record can doubt it, whoever else goes or comes.
+    fn is_conclusive(&self, id: &MemberId, certificate: &Certificate) -> bool {
+        let Some(said) = self.table.get(id).and_then(|entry| entry.record.as_ref()) else { return false };
+        self.named(id, certificate) >= quorum(said.value.watchers.len())
+    }
+
+    /// Keeps a certificate for later; whether it does. Anybody can sign votes of no weight: they do not take the place of others.
+    fn wait(&mut self, id: MemberId, certificate: Certificate) -> bool {
+        let rank = |held: &Certificate| {
+            (held.record, self.named(&id, held), held.is_vouched, self.weight(&id, held))
+        };
         if self.waiting.get(&id).is_some_and(|held| rank(held) >= rank(&certificate)) {
-            return;
+            return false;
         }
         if self.waiting.len() >= WAITING_MAX && !self.waiting.contains_key(&id) {
             let weightless = self.waiting.iter().find(|(_, held)| !held.is_vouched).map(|(id, _)| *id);
             match weightless.filter(|_| certificate.is_vouched) {
                 Some(other) => self.waiting.remove(&other),
-                None => return,
+                None => return false,
             };
         }
         // Others may hang on whether this one is accused.
         self.unsettled |= certificate.is_vouched;
         self.waiting.insert(id, certificate);
+        true
     }
 
     /// Somebody may have come or gone: certificates that did not suffice may do so now. Does a bounded part of the work;
@@ -185,15 +231,8 @@ impl Far {
             return (None, 0);
         }
         let watchers = || said.value.watchers.iter().filter(|watcher| !self.is_gone(watcher));
-        let living = watchers().count();
-        let named = watchers().filter(|watcher| certificate.votes.contains_key(*watcher)).count();
-        let quorum = match living {
-            0 => usize::MAX,
-            1 => 1,
-            2..=4 => 2,
-            _ => 3,
-        };
-        if named >= quorum {
+        // Who is left only makes fewer votes enough: more news never end a verdict.
+        if self.named(id, certificate) >= quorum(watchers().count()) {
             return (Some(Judgement::Down(Reason::NoAnswer)), 0);
         }
         let spared = self.members.get(id).and_then(|member| member.spared);
@@ -370,6 +409,15 @@ impl Far {
         if let Some(bytes) = pulse.map(|said| said.bytes.clone()) {
             self.outs.push_back(Out::Said { member: id, what: What::Refuted, bytes, is_urgent: true });
         }
+    }
+}
+
+/// So many votes of named watchers are enough where so many of them are not known to be gone.
+pub(crate) fn quorum(watchers: usize) -> usize {
+    match watchers {
+        0 | 1 => 1,
+        2..=4 => 2,
+        _ => 3,
     }
 }
 

@@ -24,7 +24,10 @@ impl Membership {
         let doubt = self.peers.get(id)?.doubt.as_ref()?;
         let (named, others): (Vec<_>, Vec<_>) =
             doubt.votes.iter().partition(|(voter, _)| self.is_watcher_of(voter, id));
-        let votes = named.into_iter().chain(others).map(|(_, vote)| vote.bytes.clone());
+        // Of others those count nowhere that are gone.
+        let (gone, there): (Vec<_>, Vec<_>) =
+            others.into_iter().partition(|(voter, _)| self.is_known_gone(voter));
+        let votes = named.into_iter().chain(there).chain(gone).map(|(_, vote)| vote.bytes.clone());
         let votes: Vec<Bytes> = votes.take(VOTES_MAX).collect();
         Some(self.sign(&Message::Down(Down { votes })))
     }

@@ -258,6 +258,7 @@ impl Membership {
         let gone = self.voter_that_is_gone(&id);
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let fresh = peer.doubt.is_none();
+        let was_down = peer.standing == Standing::Down;
         self.looked.doubted = true;
         let doubt = peer.doubt.get_or_insert_with(|| {
             let votes = BTreeMap::new();
@@ -270,7 +271,10 @@ impl Membership {
         {
             return;
         }
-        doubt.votes.insert(voter, vote);
+        let is_first = doubt.votes.insert(voter, vote).is_none();
+        if was_down && is_first {
+            self.tell_vote(&id, &voter);
+        }
         if self.judge(now, &id).is_some() {
             self.consider(now, id);
         } else if fresh {

@@ -124,7 +124,7 @@ impl Archipelago {
             let Some(home) = reference.get(&member.record.island) else { continue };
             let Some((id, known)) = Known::of(member) else { continue };
             let there = home.get(&id);
-            if there != Some(&known) {
+            if !there.is_some_and(|home| known.follows(*home)) {
                 let name = &member.record.name;
                 return Some(format!(
                     "{own} n{node} has {known:?} of {name} of {}, at home it is {there:?}",

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use isle_mesh::event::{Event, EventKind, Subject};
 use isle_mesh::island::Island;
-use isle_mesh::member::{Epoch, Member, MemberId, Stamp, Standing};
+use isle_mesh::member::{Epoch, Member, MemberId, Reason, Stamp, Standing};
 use isle_mesh::path::PATH_ISLANDS_MAX;
 
 use crate::invariants::{Evidence, Farewells};
@@ -156,13 +156,40 @@ impl FarWitness {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Known {
     pub stamp: Stamp,
-    pub is_down: bool,
+    pub fate: Fate,
+}
+
+/// What is believed to have become of a member.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fate {
+    There,
+    /// Alive, but nobody left could say with certainty what became of it.
+    Doubted,
+    GivenUp,
+    Down,
 }
 
 impl Known {
     pub fn of(member: &Member) -> Option<(MemberId, Self)> {
-        let known = Self { stamp: member.stamp, is_down: member.standing == Standing::Down };
+        let fate = match (member.standing, member.reason) {
+            (Standing::Down, Some(Reason::Unilateral)) => Fate::GivenUp,
+            (Standing::Down, _) => Fate::Down,
+            (_, Some(Reason::Unilateral)) => Fate::Doubted,
+            _ => Fate::There,
+        };
+        let known = Self { stamp: member.stamp, fate };
         (member.standing != Standing::Left).then_some((member.id, known))
+    }
+
+    /// Whether this is what others are to know of a member of whom its island knows `home`. Whom its island gave up
+    /// without its watchers, others may only doubt.
+    pub fn follows(self, home: Self) -> bool {
+        let is_same = match home.fate {
+            Fate::There | Fate::Doubted => self.fate == Fate::There,
+            Fate::GivenUp => self.fate != Fate::There,
+            Fate::Down => matches!(self.fate, Fate::GivenUp | Fate::Down),
+        };
+        self.stamp == home.stamp && is_same
     }
 }
 

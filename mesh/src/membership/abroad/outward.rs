@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::super::{Membership, Timer};
 use crate::event::EventKind;
-use crate::far::FarWord;
+use crate::far::{FarWord, quorum};
 use crate::member::{MemberId, Stamp};
 use crate::outward::{News, What};
 use crate::table::Entry;
@@ -104,6 +104,22 @@ impl Membership {
     pub(in crate::membership) fn tell_down(&mut self, id: &MemberId, certificate: &Bytes) {
         if self.abroad.outward {
             self.say_outward(*id, What::Down, certificate.clone(), true);
+        }
+    }
+
+    /// Another has voted on a member of our own island that is down already. Told unless the votes before it convince
+    /// everybody: whoever has just started finds few of them enough, as it knows few members, and others do not.
+    pub(in crate::membership) fn tell_vote(&mut self, id: &MemberId, voter: &MemberId) {
+        let record =
+            self.table.get(id).and_then(|entry| entry.record.as_ref()).map(|said| said.value.clone());
+        let doubt = self.peers.get(id).and_then(|peer| peer.doubt.as_ref());
+        let (Some(record), Some(doubt), true) = (record, doubt, self.abroad.outward) else { return };
+        let has_voted = |watcher: &&MemberId| *watcher != voter && doubt.votes.contains_key(*watcher);
+        if record.watchers.iter().filter(has_voted).count() >= quorum(record.watchers.len()) {
+            return;
+        }
+        if let Some(bytes) = self.certificate(id) {
+            self.tell_down(id, &bytes);
         }
     }
 
