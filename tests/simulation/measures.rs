@@ -58,17 +58,54 @@ pub struct Traffic {
     sent: [u64; 2],
     received: [u64; 2],
     datagrams: u64,
+    /// Sent and received by what it was: a datagram's kind, or [`TABLE`].
+    kinds: [u64; KINDS.len()],
 }
 
+/// What traffic consists of, by the number of its kind.
+const KINDS: [&str; 14] = [
+    "table", "ANNOUNCE", "BEACON", "HELLO", "OFFER", "COOKIE", "PING", "PONG", "FAREWELL", "HINT", "SUSPECT",
+    "DOWN", "PROOF", "ROUTES",
+];
+/// A whole table, over TCP: no datagram has this kind.
+pub const TABLE: u8 = 0;
+
 impl Traffic {
-    pub fn sent(&mut self, for_all: bool, bytes: usize) {
+    pub fn sent(&mut self, kind: u8, for_all: bool, bytes: usize) {
         self.sent[usize::from(for_all)] += bytes as u64;
-        self.datagrams += 1;
+        self.count(kind, bytes);
     }
 
-    pub fn received(&mut self, for_all: bool, bytes: usize) {
+    pub fn received(&mut self, kind: u8, for_all: bool, bytes: usize) {
         self.received[usize::from(for_all)] += bytes as u64;
+        self.count(kind, bytes);
+    }
+
+    fn count(&mut self, kind: u8, bytes: usize) {
         self.datagrams += 1;
+        self.kinds[usize::from(kind)] += bytes as u64;
+    }
+}
+
+/// What all nodes sent and received in one second.
+#[derive(Clone, Copy, Default)]
+struct Sum {
+    nodes: u64,
+    bytes: u64,
+    kinds: [u64; KINDS.len()],
+}
+
+impl Sum {
+    fn mean(&self) -> u64 {
+        self.bytes / self.nodes.max(1)
+    }
+
+    /// Bytes a node of each kind, the most first.
+    fn by_kind(&self) -> String {
+        let mut kinds: Vec<_> = KINDS.iter().zip(self.kinds.map(|bytes| bytes / self.nodes.max(1))).collect();
+        kinds.retain(|(_, bytes)| *bytes > 0);
+        kinds.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
+        kinds.iter().map(|(kind, bytes)| format!("{kind} {bytes}")).collect::<Vec<_>>().join(", ")
     }
 }
 
@@ -111,9 +148,14 @@ pub struct Measures {
     kept: Option<[u64; 3]>,
     /// The most that one node sent and received in one second, and the most that all did on average.
     pub worst: u64,
-    second: (u64, u64),
     pub worst_mean: u64,
+    /// The second that runs, and those before it that count.
+    second: Sum,
+    past: Vec<Sum>,
 }
+
+/// Of longer scenarios the first seconds are shown.
+const SHOWN_MAX: usize = 10;
 
 impl Measures {
     /// It is gone without a word, and so many are to find out.
@@ -164,21 +206,26 @@ impl Measures {
             self.for_all += for_all;
             self.packets += traffic.datagrams;
             self.worst = self.worst.max(unicast + for_all);
-            self.second.0 += 1;
-            self.second.1 += unicast + for_all;
+            self.second.nodes += 1;
+            self.second.bytes += unicast + for_all;
+            for (sum, bytes) in self.second.kinds.iter_mut().zip(traffic.kinds) {
+                *sum += bytes;
+            }
         }
     }
 
     /// The island's second is over.
     pub fn second_is_over(&mut self) {
-        let (nodes, bytes) = std::mem::take(&mut self.second);
-        self.worst_mean = self.worst_mean.max(bytes / nodes.max(1));
+        let second = std::mem::take(&mut self.second);
+        self.worst_mean = self.worst_mean.max(second.mean());
+        self.past.push(second);
     }
 
     /// Forgets traffic so far: what follows is another phase.
     pub fn restart_traffic(&mut self) {
         (self.seconds, self.unicast, self.for_all, self.packets) = (0, 0, 0, 0);
         (self.worst, self.worst_mean) = (0, 0);
+        self.past.clear();
     }
 
     /// What is said from here on does not count as traffic of a node and second.
@@ -239,6 +286,9 @@ impl Measures {
             "  {} datagrams, {} deliveries, {} tables fetched",
             self.datagrams, self.deliveries, self.fetches
         );
+        for (number, second) in self.past.iter().enumerate().take(SHOWN_MAX) {
+            println!("  second {}: {} B a node: {}", number + 1, second.mean(), second.by_kind());
+        }
         let Some(path) = std::env::var_os("ISLE_SIMULATION_REPORT") else { return };
         let ms = |length: Option<Duration>| length.map(|length| length.as_secs_f64() * 1000.0);
         let line = serde_json::json!({

@@ -206,7 +206,7 @@ impl World {
 
 /// At the moment it came, or at which the process got to it.
 fn take_in(process: &mut Process, at: Instant, source: Source, word: &Heard) {
-    process.traffic.received(source.shared, word.bytes.len());
+    process.traffic.received(word.header.kind, source.shared, word.bytes.len());
     let _ = process.machine.handle_word(at.max(process.resumed), source, word);
 }
 

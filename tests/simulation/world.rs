@@ -15,7 +15,7 @@ use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
 use crate::invariants::{Farewells, Members};
-use crate::measures::Measures;
+use crate::measures::{Measures, TABLE};
 use crate::murmur::{Letter, Murmurs};
 use crate::network::{Heard, Network, SHARED, ip_of, node_at, private_of};
 use crate::process::{Process, Site, State};
@@ -376,7 +376,7 @@ impl World {
         }
         let heard = self.hear(to);
         let process = &mut self.processes[to];
-        process.traffic.received(source.shared, word.bytes.len());
+        process.traffic.received(word.header.kind, source.shared, word.bytes.len());
         match process.state {
             State::Running => {
                 self.measures.deliveries += 1;
@@ -425,7 +425,8 @@ impl World {
             self.measures.datagrams += 1;
             let bytes = transmit.bytes;
             let for_all = matches!(transmit.to, Destination::Everyone | Destination::EveryoneBriefly);
-            self.processes[node].traffic.sent(for_all, bytes.len());
+            let kind = self.network.word(&bytes).header.kind;
+            self.processes[node].traffic.sent(kind, for_all, bytes.len());
             self.network.record(&mut self.random, &bytes);
             self.note_word(node, &bytes);
             match transmit.to {
@@ -548,8 +549,8 @@ impl World {
         if let (Some(table), Some(other)) = (&table, other) {
             // Each word with its length and age.
             let bytes = table.words.iter().chain(&table.floors).map(|(word, _)| word.bytes.len() + 10).sum();
-            self.processes[node].traffic.received(false, bytes);
-            self.processes[other].traffic.sent(false, bytes);
+            self.processes[node].traffic.received(TABLE, false, bytes);
+            self.processes[other].traffic.sent(TABLE, false, bytes);
         }
         self.at(self.now + after, Due::Table { to: node, life, from: wish.from, table });
     }
