@@ -174,8 +174,13 @@ fn farewells(run: &Run) -> Result<()> {
         ensure!(crossing <= DELAY + Duration::from_millis(100), "{what}: {crossing:?}");
         let south = pair.both.island("south")?;
         let back = south.join(&host, &["pieces", "--only", "shark", "--island", "south"])?;
+        let id = back.id().to_owned();
         south.nodes.push(back);
         pair.both.complete(10, PATIENCE)?;
+        // Elsewhere nobody is down whose watchers are not known there: who falls in its first moments is in doubt.
+        for (_, log) in logs.iter().filter(|(name, _)| name.starts_with('n')) {
+            log.wait("updated", PATIENCE, |seen| seen.is("updated", &id))?;
+        }
     }
     Ok(())
 }
