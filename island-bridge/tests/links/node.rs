@@ -163,16 +163,19 @@ impl Node {
 
     /// Asks for the link's status until it is as `wanted`.
     pub(crate) async fn shows(&self, seed: u8, wanted: impl Fn(&LinkStatus) -> bool) -> LinkStatus {
+        let mut last = None;
         let found = timeout(PATIENCE, async {
             loop {
                 let status = self.bridge.status().await;
                 match status.links.into_iter().find(|link| link.peer == id(seed)) {
                     Some(link) if wanted(&link) => return link,
-                    _ => tokio::task::yield_now().await,
+                    link => last = link,
                 }
+                tokio::task::yield_now().await;
             }
-        });
-        found.await.expect("the status does not come")
+        })
+        .await;
+        found.unwrap_or_else(|_| panic!("the status does not come; the last is {last:?}"))
     }
 
     /// The process ends as if killed; who sees its packets hears that its connections are closed.
