@@ -70,6 +70,8 @@ pub struct Entry {
     pub gone: Option<Instant>,
     /// Called down by the state machine.
     down: bool,
+    /// Nobody can say whether it is.
+    doubted: bool,
     /// What its record adds to the digest while it has not left.
     share: u64,
     via: Via,
@@ -87,6 +89,7 @@ impl Entry {
             duplicate: false,
             gone: None,
             down: false,
+            doubted: false,
             share: 0,
             via,
             order,
@@ -124,10 +127,11 @@ impl Entry {
 
     /// What it adds to the digest now.
     fn counted(&self) -> u64 {
-        match (self.has_left() || self.record.is_none(), self.down) {
-            (true, _) => 0,
-            (false, false) => self.share,
-            (false, true) => digest_of_down(self.share),
+        match (self.has_left() || self.record.is_none(), self.down, self.doubted) {
+            (true, ..) => 0,
+            (false, true, _) => digest_of_down(self.share),
+            (false, false, true) => digest_of_down(digest_of_down(self.share)),
+            (false, false, false) => self.share,
         }
     }
 }
@@ -293,7 +297,7 @@ impl Table {
         };
         if advance == Advance::Joined {
             // A new life: what was said of the old one does not hold.
-            entry.down = false;
+            (entry.down, entry.doubted) = (false, false);
         }
         self.digest = self.digest.wrapping_sub(counted).wrapping_add(entry.counted());
         self.restate(id, now);
@@ -322,12 +326,21 @@ impl Table {
     pub fn set_down(&mut self, id: &MemberId, since: Option<Instant>, now: Instant) {
         let Some(entry) = self.entries.get_mut(id) else { return };
         let counted = entry.counted();
-        entry.down = since.is_some();
+        (entry.down, entry.doubted) = (since.is_some(), false);
         self.digest = self.digest.wrapping_sub(counted).wrapping_add(entry.counted());
         self.restate(*id, now);
         if let Some(since) = since {
             self.date_gone(id, since);
         }
+    }
+
+    /// Notes whether nobody can say what became of a member that is not down: others are to find that out, so it counts in
+    /// the digest.
+    pub fn set_doubted(&mut self, id: &MemberId, is_doubted: bool) {
+        let Some(entry) = self.entries.get_mut(id) else { return };
+        let counted = entry.counted();
+        entry.doubted = is_doubted;
+        self.digest = self.digest.wrapping_sub(counted).wrapping_add(entry.counted());
     }
 
     /// Dates back since when a member is gone: whoever told us knew it for longer than we do.

@@ -385,6 +385,25 @@ fn who_crashed_before_it_named_anybody_cannot_be_reached_and_is_listed_for_ten_m
 }
 
 #[test]
+fn who_missed_that_somebody_cannot_be_reached_sees_by_the_digest_that_it_lacks_something() {
+    let [mut rig, mut other] = [Rig::south(), Rig::south()];
+    for rig in [&mut rig, &mut other] {
+        rig.hear(&announce(6, 1, "south", &[])).unwrap();
+    }
+    let before = other.far.digest();
+    rig.hear(&certificate(6, 1, 1, &[2, 3, 4])).unwrap();
+    assert_ne!(rig.far.digest(), before);
+    for heard in &read_transfer(tag(), &rig.far.records(rig.now, 0, 0)).unwrap().words {
+        let _ = other.hear(heard);
+    }
+    assert_eq!(rig.far.digest(), other.far.digest());
+    rig.hear(&pulse(6, 2)).unwrap();
+    assert_eq!(rig.far.digest(), before);
+    other.pass(Duration::from_secs(600));
+    assert_eq!(other.far.digest(), Rig::south().far.digest());
+}
+
+#[test]
 fn certificates_of_no_weight_fill_no_room_that_others_need() {
     let mut rig = Rig::new();
     for author in 1000..1300 {

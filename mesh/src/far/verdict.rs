@@ -342,6 +342,7 @@ impl Far {
         };
         member.doubted = Some(now);
         self.doubted.insert((now, id));
+        self.table.set_doubted(&id, true);
         self.changes.note(id);
         self.publish(now, id, None);
         self.say(id, What::Down, certificate.bytes.clone(), true);
@@ -389,6 +390,7 @@ impl Far {
         let doubted = member.doubted.take();
         if let Some(at) = doubted {
             self.doubted.remove(&(at, id));
+            self.table.set_doubted(&id, false);
         }
         if verdict == Some(Reason::Unilateral) {
             member.spared = Some(now);
