@@ -54,9 +54,10 @@ const IDLE_MAX: Duration = Duration::from_secs(10);
 /// knows that the other side is gone.
 const TUNNELS_IDLE_MAX: Duration = Duration::from_secs(3);
 const TUNNELS_KEEP_ALIVE: Duration = Duration::from_millis(750);
-/// Before anything is measured. With this a lost first packet is sent again after 240, 720 and 1680 ms, so that an
-/// address that begins to answer is noticed within a second.
-const ROUND_TRIP_GUESS: Duration = Duration::from_millis(80);
+/// Before anything is measured. With this a packet that is lost, or finds nobody, is sent again after 120, 360, 840 and 1800 ms:
+/// an address that begins to answer is noticed within a second, and three losses in a row cost less than one. On ways that
+/// take longer an attempt costs a packet or two more.
+const ROUND_TRIP_GUESS: Duration = Duration::from_millis(40);
 /// An attempt is given up after this: longer than any round trip on earth, and before the next packet of the row above.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(2);
 /// Connections that have been asked for and not looked at; beyond that they are turned away.

@@ -29,6 +29,14 @@ impl Archipelago {
         }
         let round_trip = self.links[link].delay * 2;
         let is_lost = self.links[link].is_cut || self.random.random_bool(2.0 * LOSS);
+        self.note(
+            self.links[link].ends[0].place,
+            format_args!(
+                "knocks at i{}: {knock}{}",
+                self.links[link].ends[1].place.island,
+                if is_lost { ", lost" } else { "" }
+            ),
+        );
         if !is_lost && self.listens(self.links[link].ends[1].place) {
             return self.plan(round_trip, Job::Connect { link, life, started_at });
         }

@@ -17,9 +17,14 @@ pub struct Place {
 
 /// Bytes that a stream holds between the two sides: flow control.
 pub const WINDOW: usize = 512 << 10;
-/// When the packets of a call go out, and when the caller gives up: what QUIC does with a first guess of 80 ms.
-pub const KNOCKS: [Duration; 4] =
-    [Duration::ZERO, Duration::from_millis(240), Duration::from_millis(720), Duration::from_millis(1680)];
+/// When the packets of a call go out, and when the caller gives up: what QUIC does with a first guess of 40 ms.
+pub const KNOCKS: [Duration; 5] = [
+    Duration::ZERO,
+    Duration::from_millis(120),
+    Duration::from_millis(360),
+    Duration::from_millis(840),
+    Duration::from_millis(1800),
+];
 pub const CALL_MAX: Duration = Duration::from_secs(2);
 
 /// The first end calls.
