@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use isle_mesh::event::Event;
 use isle_mesh::identity::Identity;
-use isle_mesh::member::{Address, Epoch, MemberId};
+use isle_mesh::member::{Address, Epoch, MemberId, Seq};
 use isle_mesh::membership::{Interface, Membership, Settings, Source};
 use isle_mesh::verify::Scheme;
-use isle_mesh::wire::MeshTag;
+use isle_mesh::wire::{Header, MeshTag, kind};
 
 use crate::invariants::Witness;
 use crate::measures::Traffic;
@@ -50,6 +50,10 @@ pub struct Process {
     /// When it is next to be woken, as noted in the world's agenda.
     pub wake: Option<Instant>,
     pub inbox: Vec<(Source, Heard)>,
+    /// The number of its newest record, and when it first said that.
+    pub recorded: (Seq, Instant),
+    /// The number of its newest record or beacon.
+    pub last: Seq,
     /// Number of the murmur that it is to hear next.
     pub heard: u64,
     /// Beacons to it alone that wait until it listens, in order.
@@ -123,6 +127,8 @@ impl Process {
             witness: Witness::default(),
             wake: None,
             inbox: Vec::new(),
+            recorded: (Seq(0), now),
+            last: Seq(0),
             heard: 0,
             letters: VecDeque::new(),
             resumed: now,
@@ -131,6 +137,20 @@ impl Process {
             traffic: Traffic::default(),
             beyond: Vec::new(),
         }
+    }
+
+    /// It says a word: notes what others last know of it. Words of others, which it hands on, are none of its own.
+    pub fn says(&mut self, now: Instant, header: &Header) {
+        if header.author != self.id || header.stamp.epoch != self.epoch {
+            return;
+        }
+        let seq = header.stamp.seq;
+        match header.kind {
+            kind::ANNOUNCE if seq > self.recorded.0 => self.recorded = (seq, now),
+            kind::BEACON => {}
+            _ => return,
+        }
+        self.last = self.last.max(seq);
     }
 
     /// It tells of another island, or of a member of one.

@@ -25,6 +25,7 @@ mod process;
 mod story;
 mod trace;
 mod voice;
+mod votes;
 mod world;
 
 use std::time::Duration;

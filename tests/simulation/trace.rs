@@ -69,8 +69,7 @@ impl World {
     }
 
     pub fn number_of(&self, id: &MemberId) -> String {
-        let voice =
-            || self.voices.iter().position(|voice| voice.id() == *id).map(|voice| format!("v{voice}"));
+        let voice = || self.voice_of(id).map(|voice| format!("v{voice}"));
         let node = self.node_of(id).map(|node| format!("n{node}"));
         node.or_else(voice).unwrap_or_else(|| "nobody".to_owned())
     }

@@ -1,10 +1,10 @@
 //! Members that author words and keep no table: of the work of a node, what others notice of it. So a hundred islands
 //! of a hundred fit into one simulation.
 //!
-//! A voice signs, announces, beacons, says farewell, answers who asks or accuses it, and is asked for its table like
-//! everybody: it has that of a member of its island that keeps one.
+//! A voice signs, announces, beacons, says farewell, answers who asks or accuses it, votes (see `votes`), and is asked for
+//! its table like everybody: it has that of a member of its island that keeps one.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use isle_mesh::identity::Identity;
@@ -15,6 +15,7 @@ use rand::RngExt;
 
 use crate::network::{PRIVATE, SHARED, ip_of};
 use crate::process::State;
+use crate::votes::LastWords;
 use crate::world::{Due, World};
 
 /// Addresses from this number on are those of voices.
@@ -50,6 +51,7 @@ pub struct Voice {
     key: u64,
     record: Record,
     record_seq: Seq,
+    recorded: Instant,
     seq: Seq,
     said: Bytes,
     farewell: Option<Bytes>,
@@ -74,7 +76,14 @@ impl Voice {
     }
 
     /// A new life of this key.
-    fn begin(key: u64, epoch: Epoch, number: usize, island: &str, watchers: Vec<MemberId>) -> Self {
+    fn begin(
+        now: Instant,
+        key: u64,
+        epoch: Epoch,
+        number: usize,
+        island: &str,
+        watchers: Vec<MemberId>,
+    ) -> Self {
         let mut identity = Identity::stand_in(key);
         if epoch > Epoch(1) {
             identity.raise_epoch_above(Epoch(epoch.0 - 1)).expect("kept nowhere, so nothing can fail");
@@ -96,7 +105,7 @@ impl Voice {
         };
         let (said, farewell) = (Bytes::new(), None);
         let (record_seq, seq) = (Seq(0), Seq(0));
-        Self { state: State::Running, identity, key, record, record_seq, seq, said, farewell }
+        Self { state: State::Running, identity, key, record, record_seq, recorded: now, seq, said, farewell }
     }
 
     fn sign(&mut self, message: &Message) -> Bytes {
@@ -104,9 +113,20 @@ impl Voice {
         self.identity.sign_word(MeshTag::of("isle"), message, self.seq)
     }
 
-    fn sign_record(&mut self) {
+    fn sign_record(&mut self, now: Instant) {
         self.said = self.sign(&Message::Announce(self.record.clone().into()));
-        self.record_seq = self.seq;
+        (self.record_seq, self.recorded) = (self.seq, now);
+    }
+
+    fn last_words(&self) -> LastWords {
+        LastWords {
+            epoch: self.epoch(),
+            record: self.said.clone(),
+            record_seq: self.record_seq,
+            recorded: self.recorded,
+            last: self.seq,
+            watchers: self.record.watchers.clone(),
+        }
     }
 
     fn pulse(&self, digest: u64) -> Beacon {
@@ -122,6 +142,7 @@ impl World {
         for _ in 0..count {
             self.keys += 1;
             let voice = self.begin_voice(self.keys, Epoch(1), self.voices.len());
+            self.voice_by_id.insert(voice.id(), self.voices.len());
             self.voices.push(voice);
             let after = within.mul_f64(self.random.random_range(0.0..1.0));
             self.due(self.voices.len() - 1, after, Say::FirstWord);
@@ -136,7 +157,7 @@ impl World {
             watchers.sort_unstable();
         }
         let island = self.site.island.as_deref().expect("only named islands have voices");
-        Voice::begin(key, epoch, number, island, watchers)
+        Voice::begin(self.now, key, epoch, number, island, watchers)
     }
 
     pub fn voices_that_live(&self) -> Vec<usize> {
@@ -145,7 +166,12 @@ impl World {
 
     pub fn crash_voice(&mut self, voice: usize) {
         self.note_of_all(format_args!("v{voice} is gone without a word"));
-        self.voices[voice].state = State::Crashed;
+        let this = &mut self.voices[voice];
+        this.state = State::Crashed;
+        let (id, words) = (this.id(), this.last_words());
+        if words.record_seq > Seq(0) {
+            self.falls_silent(id, words);
+        }
     }
 
     pub fn farewell_of_voice(&mut self, voice: usize) {
@@ -167,15 +193,17 @@ impl World {
     pub fn restart_voice(&mut self, voice: usize) {
         let (key, epoch) = (self.voices[voice].key, self.voices[voice].identity.epoch());
         self.voices[voice] = self.begin_voice(key, Epoch(epoch.0 + 1), voice);
+        self.silent.remove(&self.voices[voice].id());
         self.speak(voice, Say::FirstWord);
     }
 
     /// It says something new of itself.
     pub fn news_of_voice(&mut self, voice: usize) {
         let news = self.random.random_range(0..1_000_000);
+        let now = self.now;
         let this = &mut self.voices[voice];
         this.record.version = format!("0.{news}");
-        this.sign_record();
+        this.sign_record(now);
         self.say_record_of(voice);
     }
 
@@ -191,6 +219,7 @@ impl World {
 /// What they say.
 impl World {
     pub fn speak(&mut self, voice: usize, say: Say) {
+        let now = self.now;
         let this = &mut self.voices[voice];
         if say == Say::Farewell {
             if let Some(bytes) = this.farewell.clone().filter(|_| this.state == State::Left) {
@@ -203,7 +232,7 @@ impl World {
         }
         match say {
             Say::FirstWord => {
-                this.sign_record();
+                this.sign_record(now);
                 self.say_record_of(voice);
                 self.first_dues(voice);
             }
@@ -233,6 +262,15 @@ impl World {
             }
             Say::Copy(_) | Say::Farewell => {}
         }
+    }
+
+    /// A word to all.
+    pub fn say_of_voice(&mut self, voice: usize, bytes: &Bytes) {
+        self.send_to_everyone(VOICES + voice, bytes);
+    }
+
+    pub fn signed_by_voice(&mut self, voice: usize, message: &Message) -> Bytes {
+        self.voices[voice].sign(message)
     }
 
     fn first_dues(&mut self, voice: usize) {
@@ -283,7 +321,10 @@ impl World {
         let word = self.network.word(bytes);
         match &word.message {
             Some(Message::Hello(hello)) => self.answer_hello(from, &word, hello),
-            Some(Message::Suspect(vote)) => self.is_accused(from, vote.target, vote.epoch),
+            Some(Message::Suspect(vote)) => {
+                self.is_accused(from, vote.target, vote.epoch);
+                self.voices_hear_vote(vote.target, vote.epoch);
+            }
             Some(Message::Down(down)) => {
                 for vote in &down.votes {
                     if let Ok((_, Some(Message::Suspect(vote)))) = said(vote) {
@@ -321,8 +362,9 @@ impl World {
     }
 
     fn is_accused(&mut self, by: usize, id: MemberId, epoch: Epoch) {
-        let is_it = |voice: &Voice| voice.id() == id && voice.identity.epoch() == epoch && voice.lives();
-        let Some(voice) = self.voices.iter().position(is_it) else { return };
+        let is_it =
+            |voice: &usize| self.voices[*voice].identity.epoch() == epoch && self.voices[*voice].lives();
+        let Some(voice) = self.voice_of(&id).filter(is_it) else { return };
         if self.random.random_bool(self.network.loss) {
             return;
         }
@@ -347,7 +389,7 @@ impl World {
         let turn = usize::from(hello.attempt) % lots.len().div_ceil(ANSWERS).max(1);
         let answering: Vec<_> = lots.into_iter().skip(turn * ANSWERS).take(ANSWERS).collect();
         for (_, id) in answering {
-            let Some(voice) = self.voices.iter().position(|voice| voice.id() == id) else { continue };
+            let Some(voice) = self.voice_of(&id) else { continue };
             let mut observed = crate::network::private_of(from);
             observed.set_port(SHARED);
             let offer = Offer {
@@ -365,18 +407,18 @@ impl World {
         }
     }
 
-    pub fn is_voice(&self, id: &MemberId) -> bool {
-        self.voices.iter().any(|voice| voice.id() == *id)
+    pub fn voice_of(&self, id: &MemberId) -> Option<usize> {
+        self.voice_by_id.get(id).copied()
     }
 
     /// Whose table is fetched in place of a voice's.
     pub fn stands_in_for(&self, id: &MemberId, asker: usize) -> Option<usize> {
-        self.voices.iter().find(|voice| voice.id() == *id && voice.lives())?;
+        self.voice_of(id).filter(|voice| self.voices[*voice].lives())?;
         self.elder(|node| node != asker)
     }
 
     /// Who of those that keep a table has kept it for longest.
-    fn elder(&self, may: impl Fn(usize) -> bool) -> Option<usize> {
+    pub fn elder(&self, may: impl Fn(usize) -> bool) -> Option<usize> {
         let living = (0..self.processes.len()).filter(|node| self.processes[*node].lives() && may(*node));
         living.min_by_key(|node| self.processes[*node].started)
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use isle_mesh::event::EventKind;
-use isle_mesh::member::{Epoch, MemberId, Standing};
+use isle_mesh::member::{Epoch, MemberId, Seq, Standing};
 use isle_mesh::membership::{Destination, Fetch, Membership, Source};
 use isle_mesh::transfer::VerifiedTransfer;
 use isle_mesh::verify::Scheme;
@@ -20,6 +20,7 @@ use crate::murmur::{Letter, Murmurs};
 use crate::network::{Heard, Network, SHARED, ip_of, node_at, private_of};
 use crate::process::{Process, Site, State};
 use crate::voice::{Say, Voice, voice_at};
+use crate::votes::{LastWords, Silent};
 
 /// Something that will happen.
 pub enum Due {
@@ -37,6 +38,10 @@ pub enum Due {
     },
     /// One that only authors words has one to say.
     Voice(usize, Epoch, Say),
+    /// One of them says this once more.
+    VoiceAgain(usize, Epoch, Bytes),
+    /// Somebody has been silent for long in that life: those who only author words say so.
+    Silence(MemberId, Epoch),
     /// Everybody hears what was said to all.
     Rouse,
     Stall(usize),
@@ -61,6 +66,10 @@ pub struct World {
     pub processes: Vec<Process>,
     /// Members that author words and keep no table.
     pub voices: Vec<Voice>,
+    /// Which of those has this key.
+    pub voice_by_id: Members<usize>,
+    /// Who is gone without a word, where voices are to say so.
+    pub silent: Members<Silent>,
     /// What the island is among others.
     pub site: Site,
     /// Nodes that took something in since this was last looked at; where there is one island alone nobody looks.
@@ -144,6 +153,8 @@ fn island_of(nodes: usize, seed: u64, scheme: Scheme) -> World {
         murmurs: Murmurs::default(),
         processes: Vec::new(),
         voices: Vec::new(),
+        voice_by_id: Members::default(),
+        silent: Members::default(),
         site: Site::default(),
         touched: BTreeSet::new(),
         wakes: BTreeSet::new(),
@@ -285,6 +296,18 @@ impl World {
         let others = self.processes.iter().filter(|process| process.lives() && process.id != id);
         let observers = others.count();
         self.measures.crash(id, self.now, observers);
+        let process = &self.processes[node];
+        if let Some(member) = process.machine.self_member().filter(|_| process.last > Seq(0)) {
+            let words = LastWords {
+                epoch: process.epoch,
+                record: member.record_bytes.clone(),
+                record_seq: member.stamp.seq,
+                recorded: process.recorded.1,
+                last: process.last,
+                watchers: member.record.watchers.clone(),
+            };
+            self.falls_silent(id, words);
+        }
     }
 
     pub fn stand_still(&mut self, node: usize, until: Instant) {
@@ -305,6 +328,7 @@ impl World {
         process.heard = self.murmurs.after(self.now);
         self.by_id.insert(process.id, node);
         self.crashed_at.remove(&process.id).filter(|_| epoch > Epoch(1));
+        self.silent.remove(&process.id);
         self.first_word.insert(process.id, self.now);
         self.note(node, format_args!("starts, {:?}, epoch {}", process.id, epoch.0));
         if node < self.processes.len() {
@@ -341,7 +365,13 @@ impl World {
                 }
             }
             Due::Voice(voice, epoch, say) if self.voices[voice].epoch() == epoch => self.speak(voice, say),
+            Due::VoiceAgain(voice, epoch, bytes) => {
+                if self.voices[voice].epoch() == epoch && self.voices[voice].lives() {
+                    self.say_of_voice(voice, &bytes);
+                }
+            }
             Due::Voice(..) => {}
+            Due::Silence(id, epoch) => self.judge_silence(id, epoch),
             Due::Rouse => self.rouse(),
             Due::Stall(node) => {
                 if self.processes[node].state == State::Running {
@@ -425,8 +455,9 @@ impl World {
             self.measures.datagrams += 1;
             let bytes = transmit.bytes;
             let for_all = matches!(transmit.to, Destination::Everyone | Destination::EveryoneBriefly);
-            let kind = self.network.word(&bytes).header.kind;
-            self.processes[node].traffic.sent(kind, for_all, bytes.len());
+            let header = self.network.word(&bytes).header;
+            self.processes[node].says(now, &header);
+            self.processes[node].traffic.sent(header.kind, for_all, bytes.len());
             self.network.record(&mut self.random, &bytes);
             self.note_word(node, &bytes);
             match transmit.to {
@@ -538,7 +569,8 @@ impl World {
         let other = self.by_id.get(&wish.from).copied().filter(is_there);
         let other = other.or_else(|| self.stands_in_for(&wish.from, node));
         let cut = |a: usize, b: usize| self.network.is_cut(a, b) || self.network.is_cut(b, a);
-        let is_it = |other: usize| self.processes[other].id == wish.from || self.is_voice(&wish.from);
+        let is_it =
+            |other: usize| self.processes[other].id == wish.from || self.voice_of(&wish.from).is_some();
         let reached = other.filter(|other| !cut(node, *other) && is_it(*other));
         let life = self.processes[node].started;
         let (after, table) = match reached.map(|other| (other, self.processes[other].state)) {
