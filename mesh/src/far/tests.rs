@@ -404,6 +404,21 @@ fn who_missed_that_somebody_cannot_be_reached_sees_by_the_digest_that_it_lacks_s
 }
 
 #[test]
+fn who_comes_late_counts_the_votes_of_those_that_have_left_since() {
+    let mut rig = Rig::south();
+    rig.hear(&announce(6, 1, "south", &[])).unwrap();
+    rig.hear(&certificate(6, 1, 1, &[2, 3, 4])).unwrap();
+    rig.hear(&farewell(2, 9)).unwrap();
+    rig.hear(&farewell(3, 9)).unwrap();
+    let mut other = Rig::new();
+    for heard in &read_transfer(tag(), &rig.far.records(rig.now, 0, 0)).unwrap().words {
+        let _ = other.hear(heard);
+    }
+    assert!(other.far.certificate_on(&id(6)).is_some(), "it is doubted");
+    assert_eq!(other.far.digest(), rig.far.digest());
+}
+
+#[test]
 fn certificates_of_no_weight_fill_no_room_that_others_need() {
     let mut rig = Rig::new();
     for author in 1000..1300 {

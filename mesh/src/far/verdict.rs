@@ -68,9 +68,9 @@ enum Judgement {
 /// What is found by following who names whom.
 #[derive(Debug, Default)]
 struct Vouched {
-    /// Voters among those, as many as matter.
+    /// Voters among those, as many as matter; also such as have gone since.
     votes: usize,
-    /// Those of them that are there and of whom nobody says anything else, as many as matter.
+    /// Voters, and others that are there and of whom nobody says anything else, as many as matter.
     there: usize,
     looked_at: usize,
 }
@@ -255,8 +255,8 @@ impl Far {
         (is_enough.then_some(Judgement::Doubted), looked_at)
     }
 
-    /// Follows who names whom as a watcher, from `id` on: how many of the voters that are not gone are found so, and how
-    /// many others who are there. Counts up to `most` voters.
+    /// Follows who names whom as a watcher, from `id` on: how many of the voters are found so, and how many others who are
+    /// there. Whoever has gone since it voted has voted. Counts up to `most` voters.
     fn vouched(&self, id: &MemberId, certificate: &Certificate, most: usize) -> Vouched {
         let mut found = Vouched::default();
         let record = |id: &MemberId| self.table.get(id)?.record.as_ref().map(|said| &said.value);
@@ -274,11 +274,9 @@ impl Far {
             let Some(named) = record(&member).filter(|named| named.island == accused.island) else {
                 continue;
             };
-            if !self.is_gone(&member) {
-                let votes = certificate.votes.contains_key(&member);
-                found.votes += usize::from(votes);
-                found.there += usize::from(votes || !self.is_accused(&member));
-            }
+            let votes = certificate.votes.contains_key(&member);
+            found.votes += usize::from(votes);
+            found.there += usize::from(votes || !self.is_gone(&member) && !self.is_accused(&member));
             next.extend(named.watchers.iter().filter(|watcher| !seen.contains(*watcher)));
         }
         found
@@ -294,13 +292,13 @@ impl Far {
         self.waiting.get(id).is_some_and(|certificate| certificate.is_vouched)
     }
 
-    /// How many of the voters claim to be of the same island and are there.
+    /// How many of the voters claim to be of the same island, or did until they went.
     fn weight(&self, id: &MemberId, certificate: &Certificate) -> usize {
         let Some(said) = self.table.get(id).and_then(|entry| entry.record.as_ref()) else { return 0 };
         let island = &said.value.island;
         let counts = |voter: &&MemberId| {
             let record = self.table.get(voter).and_then(|entry| entry.record.as_ref());
-            !self.is_gone(voter) && record.is_some_and(|record| record.value.island == *island)
+            record.is_some_and(|record| record.value.island == *island)
         };
         certificate.votes.keys().filter(counts).count()
     }
