@@ -4,7 +4,7 @@ use std::fmt;
 
 use bytes::Bytes;
 use isle_mesh::event::Event;
-use isle_mesh::member::MemberId;
+use isle_mesh::member::{Member, MemberId, Record};
 use isle_mesh::wire::Message;
 
 use crate::world::World;
@@ -36,6 +36,15 @@ impl World {
         match member.reason {
             Some(reason) => self.note(node, format_args!("{} {number}: {reason:?}", event.kind.as_str())),
             None => self.note(node, format_args!("{} {number}", event.kind.as_str())),
+        }
+    }
+
+    /// What changes of a member of another island without an event.
+    pub fn note_change(&self, node: usize, member: &Member) {
+        if self.trace && member.far {
+            let Record { name, island, .. } = &*member.record;
+            let reason = member.reason;
+            self.note(node, format_args!("far: {name} of {island} by {:?}: {reason:?}", member.stamp));
         }
     }
 

@@ -472,7 +472,9 @@ impl World {
                 },
             }
         }
-        while self.processes[node].machine.poll_change().is_some() {}
+        while let Some(member) = self.processes[node].machine.poll_change() {
+            self.note_change(node, &member);
+        }
         while let Some(event) = self.processes[node].machine.poll_event() {
             let Some(member) = event.member().filter(|member| !member.far) else {
                 self.processes[node].hear_beyond(event);

@@ -360,6 +360,8 @@ impl Archipelago {
         from: MemberId,
         transfer: Option<Rc<FarTransfer>>,
     ) {
+        let words = transfer.as_ref().map(|transfer| transfer.words.len());
+        self.note(place, format_args!("far: was told {words:?} words by {from:?}"));
         let (now, world) = (self.now, &mut self.islands[place.island]);
         let process = &world.processes[place.node];
         if process.started != life || process.state != State::Running {
