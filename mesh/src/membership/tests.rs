@@ -111,8 +111,11 @@ impl Wire {
 
     /// Another node, with another key, in the place of this one.
     fn begin_anew(&mut self, at: usize) {
+        self.begin_as(at, Identity::for_test(1000 + at as u64));
+    }
+
+    fn begin_as(&mut self, at: usize, identity: Identity) {
         let addresses = vec![Address { ip: address(at).ip(), prefix: 16 }];
-        let identity = Identity::for_test(1000 + at as u64);
         let mut node = Membership::new(settings(at), identity, at as u64, self.now);
         node.set_interfaces(
             self.now,

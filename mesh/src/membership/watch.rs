@@ -283,12 +283,14 @@ impl Membership {
         }
     }
 
-    /// It has said its first words and does not answer: gone before anybody watched it, or never there.
+    /// It has said its first words and does not answer: gone before anybody watched it, or never there. Or it named us in our
+    /// life before this one.
     fn doubt_unproven(&mut self, now: Instant, id: MemberId) {
         let unproven = self.table.get(&id).is_some_and(|entry| !entry.proven);
         let voted = |peer: &Peer| peer.doubt.as_ref().is_some_and(|doubt| doubt.has_vote_of(&self.id()));
         let settled = self.peers.get(&id).is_none_or(|peer| peer.standing.is_gone() || voted(peer));
-        if unproven && !settled && !self.is_in_doubt(now) && self.is_substitute_for(&id) {
+        let ours = || self.is_watcher_of(&self.id(), &id) || self.is_substitute_for(&id);
+        if unproven && !settled && !self.is_in_doubt(now) && ours() {
             self.vote(now, id);
         }
     }

@@ -169,6 +169,34 @@ fn a_newcomer_is_told_who_is_down() {
 }
 
 #[test]
+fn a_watcher_that_starts_again_says_itself_that_its_target_is_gone() {
+    let mut wire = Wire::of(24);
+    wire.run_for(3 * SECOND);
+    let (gone, (_, record)) = (wire.nodes[0].id(), record_of(&wire, 0));
+    wire.cut[0] = true;
+    wire.run_for(SECOND);
+    let mut watchers: Vec<usize> =
+        (1..24).filter(|at| record.watchers.contains(&wire.nodes[*at].id())).collect();
+    // Two are left, and the one that starts again is none that would stand in for them.
+    let lot = |at: &usize| *blake3::hash(&[gone.0, wire.nodes[*at].id().0].concat()).as_bytes();
+    watchers.sort_by_key(|at| std::cmp::Reverse(lot(at)));
+    let (again, other) = (watchers[0], watchers[1]);
+    for left in &watchers[2..] {
+        wire.nodes[*left].leave(wire.now, LeaveReason::Stopped);
+    }
+    wire.run_for(SECOND);
+    assert!(!wire.nodes[again].is_substitute_for(&gone));
+    let mut identity = Identity::for_test(again as u64);
+    identity.raise_epoch_above(Epoch(1)).unwrap();
+    wire.begin_as(again, identity);
+    wire.run_for(1200 * MS);
+    assert_eq!(
+        (wire.standing(other, 0), wire.standing(again, 0)),
+        (Some(Standing::Down), Some(Standing::Down))
+    );
+}
+
+#[test]
 fn a_refused_probe_shortens_the_silence_and_proves_nothing() {
     let mut wire = Wire::of(6);
     wire.run_for(3 * SECOND);
