@@ -27,6 +27,9 @@ const ASKED_MAX: usize = 16;
 const REMEMBERED_MAX: usize = 256;
 /// So many of the digests that we had last are remembered. Guessed: a few seconds of one change after another.
 const HAD_MAX: usize = 64;
+/// For so long: nobody's next beacon takes longer. Later a bridge that says what we had has come back to it, as when somebody
+/// turns out to live.
+const HAD_FOR: Duration = Duration::from_secs(5);
 /// A bridge tells the others of its island that it has learned something, this often at most. Guessed.
 const TOLD_EVERY: Duration = Duration::from_millis(50);
 
@@ -38,8 +41,8 @@ pub(super) struct Pulls {
     asked: BTreeSet<MemberId>,
     /// What a bridge has said while it was asked.
     again: BTreeMap<MemberId, u64>,
-    /// The digests that we had, since somebody was last taken out.
-    had: VecDeque<u64>,
+    /// The digests that we had, since when, since somebody was last taken out.
+    had: VecDeque<(Instant, u64)>,
     /// When other bridges were last told that we have learned something, and whether they are about to be.
     told: Option<Instant>,
     telling: bool,
@@ -69,6 +72,13 @@ impl Pulls {
         self.unhelpful.retain(|_, unhelpful| now < unhelpful.since + 2 * unhelpful.wait);
     }
 
+    /// Whether we had this digest until a moment ago.
+    fn has_had(&self, now: Instant, digest: u64) -> bool {
+        let ends = self.had.iter().skip(1).map(|(since, _)| *since).chain([now]);
+        let mut had = self.had.iter().zip(ends);
+        had.any(|((_, had), end)| *had == digest && now.saturating_duration_since(end) < HAD_FOR)
+    }
+
     fn may_ask(&self, now: Instant, id: &MemberId, digest: u64) -> bool {
         self.unhelpful.get(id).is_none_or(|unhelpful| {
             let wait = if unhelpful.digest == digest { unhelpful.wait } else { unhelpful.wait / CHANGED };
@@ -93,7 +103,7 @@ impl Membership {
     /// What a bridge says that it knows of other islands, against what we know. It need not be verified yet.
     pub(in crate::membership) fn compare_far(&mut self, now: Instant, id: MemberId, digest: u64) {
         let pulls = &mut self.abroad.pulls;
-        if digest == self.abroad.far.digest() || pulls.had.contains(&digest) {
+        if digest == self.abroad.far.digest() || pulls.has_had(now, digest) {
             pulls.unhelpful.remove(&id);
             return;
         }
@@ -119,7 +129,7 @@ impl Membership {
             self.peers.get(&id).filter(|peer| !peer.standing.is_gone()).and_then(|peer| peer.view.clone());
         let there = view.filter(|view| view.has_role(BRIDGE) && !view.http_addresses.is_empty());
         let is_news =
-            |digest: u64| digest != self.abroad.far.digest() && !self.abroad.pulls.had.contains(&digest);
+            |digest: u64| digest != self.abroad.far.digest() && !self.abroad.pulls.has_had(now, digest);
         let differs = self.far_digest_of(&id).is_some_and(is_news);
         let Some(view) = there.filter(|_| differs && !self.leaving) else {
             self.abroad.pulls.asked.remove(&id);
@@ -189,13 +199,13 @@ impl Membership {
         if lost {
             pulls.had.clear();
         }
-        if pulls.had.back() == Some(&digest) {
+        if pulls.had.back().is_some_and(|(_, had)| *had == digest) {
             return;
         }
         if pulls.had.len() == HAD_MAX {
             pulls.had.pop_front();
         }
-        pulls.had.push_back(digest);
+        pulls.had.push_back((now, digest));
         if self.is_bridge() && !self.abroad.pulls.telling {
             let pulls = &mut self.abroad.pulls;
             pulls.telling = true;

@@ -2,12 +2,12 @@
 
 use super::*;
 use crate::far::FarWord;
-use crate::member::{Record, Seq};
+use crate::member::{Load, Record, Seq};
 use crate::outward::What;
 use crate::path::Path;
 use crate::reach::{IslandLoad, Reach};
 use crate::verify::Scheme;
-use crate::wire::{Down, Suspect};
+use crate::wire::{Beacon, Down, Suspect};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -669,6 +669,32 @@ fn a_bridge_that_brings_nothing_new_is_left_in_peace() {
     // Each eight times at most: waits of 0.2 s, doubling.
     assert!((2..=16).contains(&north.pulls), "{}", north.pulls);
     assert_eq!(north.nodes[0].far_members().count(), 2);
+}
+
+#[test]
+fn who_missed_that_somebody_lives_asks_though_it_had_the_digest_of_before() {
+    let mut north = island("north", Instant::now(), 200);
+    north.run_for(SECOND);
+    let id = Identity::for_test(300).id();
+    let sign = |message: &Message, seq: u64| {
+        Identity::for_test(300).sign_word(MeshTag::of("test"), message, Seq(seq))
+    };
+    let record = record_of(300, "south", &[301], false);
+    hear_far(&mut north, BRIDGE, &[sign(&Message::Announce(record.into()), 1)], false);
+    north.run_for(SECOND);
+    hear_far(&mut north, BRIDGE, &[certificates_about(300, 1, &[301]).unwrap()], true);
+    north.run_for(SECOND);
+    assert_eq!(far_standing(&north, 0, id), Some(Standing::Down));
+    let beacon =
+        Beacon { record_seq: Seq(1), load: Load::default(), full: false, deaf: false, digest: 0, far: None };
+    north.mute[BRIDGE] = true;
+    hear_far(&mut north, BRIDGE, &[sign(&Message::Beacon(beacon), 2)], true);
+    north.run_for(100 * MS);
+    north.mute[BRIDGE] = false;
+    let seen = [BRIDGE, 0].map(|at| far_standing(&north, at, id));
+    assert_eq!(seen, [Some(Standing::Alive), Some(Standing::Down)]);
+    north.run_for(6 * SECOND);
+    assert_eq!(far_standing(&north, 0, id), Some(Standing::Alive));
 }
 
 #[test]
