@@ -1,11 +1,11 @@
-//! What a bridge decides about its links, without IO: whom to call and when, how far each journal was read, the ways to
-//! other islands, and what each link and our own island are to hear of them.
+//! What a bridge decides about its links, without IO: whom to call and when, how far each journal was read and when it is to
+//! be read anew, the ways to other islands, and what each link and our own island are to hear of them.
 //!
 //! The caller owns connections and sessions, says what becomes of them, and after each input and timeout carries out
 //! what is given: calls, then what links are to say, then what our own island is.
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -31,6 +31,9 @@ pub struct Junction {
     /// Those that there is a connection with, and whether the link carries.
     links: BTreeMap<MemberId, bool>,
     loads_at: Instant,
+    events: VecDeque<Event>,
+    /// Links are to be read anew.
+    anew: bool,
     leaving: bool,
 }
 
@@ -51,6 +54,8 @@ impl Junction {
             bookmarks: BTreeMap::new(),
             links: BTreeMap::new(),
             loads_at: now,
+            events: VecDeque::new(),
+            anew: false,
             leaving: false,
         }
     }
@@ -192,7 +197,22 @@ impl Junction {
 
     /// What has happened to an island.
     pub fn poll_event(&mut self) -> Option<Event> {
-        self.routes.poll_event()
+        self.collect_events();
+        self.events.pop_front()
+    }
+
+    /// Whose journals are to be read anew now: an island can be reached that could not be, and what was said of it meanwhile
+    /// may have been dropped. Source: NETWORK.md, "Between islands".
+    pub fn poll_anew(&mut self) -> Vec<MemberId> {
+        self.collect_events();
+        if std::mem::take(&mut self.anew) { self.links.keys().copied().collect() } else { Vec::new() }
+    }
+
+    fn collect_events(&mut self) {
+        while let Some(event) = self.routes.poll_event() {
+            self.anew |= matches!(event, Event::IslandUp(_));
+            self.events.push_back(event);
+        }
     }
 
     /// All islands that can be reached, and how.
@@ -267,6 +287,25 @@ mod tests {
         assert_eq!(junction.connected(PEER), Some(bookmark));
         junction.forget(&PEER);
         assert_eq!(junction.connected(PEER), None);
+    }
+
+    #[test]
+    fn an_island_that_can_be_reached_again_is_read_anew_over_all_links() {
+        let now = Instant::now();
+        let mut junction = Junction::new(now, "here".into());
+        let other = MemberId([8; 32]);
+        junction.connected(other);
+        junction.connected(PEER);
+        assert_eq!(junction.poll_anew(), []);
+        junction.up(now, PEER, "there".into(), ms(10));
+        assert_eq!((junction.poll_anew(), junction.poll_anew()), (vec![], vec![]), "it has said no way yet");
+        let path = isle_mesh::path::Path::new(vec!["there".into()]).unwrap();
+        let reach = Reach { path, cost: ms(0), load: IslandLoad::default() };
+        junction.heard_routes(now, PEER, vec![Route::Reach(reach.clone())]);
+        assert_eq!((junction.poll_anew(), junction.poll_anew()), (vec![PEER, other], vec![]));
+        junction.heard_routes(now, PEER, vec![Route::Reach(reach)]);
+        assert_eq!(junction.poll_anew(), []);
+        assert_eq!(junction.poll_event(), Some(Event::IslandUp("there".into())));
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::endpoint::{Closing, Connection, Endpoint, Incoming, Refusals};
 use crate::frame::{Goodbye, IslandLoad, Reach, Refusal};
 use crate::junction::Junction;
 use crate::link::{self, End, EndReason, Words};
-use crate::routes::{self, Choice, Via};
+use crate::routes::{Choice, Via};
 use crate::session::Greeting;
 use crate::shared::SharedJournal;
 use crate::tls::Purpose;
@@ -322,11 +322,13 @@ impl Hub {
         }
         while let Some(event) = self.junction.poll_event() {
             info!(?event, "ways between islands");
-            if matches!(event, routes::Event::IslandUp(_)) {
-                self.links.values().for_each(|live| live.orders.read_anew());
-            }
             // Nobody may be listening.
             let _ = self.outlets.events.send(Event::Island(event));
+        }
+        for peer in self.junction.poll_anew() {
+            if let Some(live) = self.links.get(&peer) {
+                live.orders.read_anew();
+            }
         }
         let other = |(island, way): (&str, &Choice)| match way.via {
             Via::Bridge(bridge) if way.reach.path.next() == island => Some((island.to_owned(), bridge)),

@@ -224,15 +224,11 @@ impl Archipelago {
                 session.say_routes(routes);
             }
         }
-        let mut read_anew = false;
-        while let Some(event) = bridge.junction.poll_event() {
-            read_anew |= matches!(event, island_bridge::routes::Event::IslandUp(_));
-        }
-        if read_anew {
-            for (link, end) in peers.values() {
-                if let Some(session) = &mut links[*link].ends[*end].session {
-                    session.read_anew();
-                }
+        while bridge.junction.poll_event().is_some() {}
+        for peer in bridge.junction.poll_anew() {
+            let (link, end) = peers[&peer];
+            if let Some(session) = &mut links[link].ends[end].session {
+                session.read_anew();
             }
         }
         let mut calls = Vec::new();
