@@ -165,6 +165,8 @@ pub enum Fate {
     There,
     /// Alive, but nobody left could say with certainty what became of it.
     Doubted,
+    /// Alive, and nobody of its island can be reached: whether it is doubted besides is not shown.
+    OutOfReach,
     GivenUp,
     Down,
 }
@@ -175,6 +177,7 @@ impl Known {
             (Standing::Down, Some(Reason::Unilateral)) => Fate::GivenUp,
             (Standing::Down, _) => Fate::Down,
             (_, Some(Reason::Unilateral)) => Fate::Doubted,
+            (_, Some(Reason::IslandUnreachable)) => Fate::OutOfReach,
             _ => Fate::There,
         };
         let known = Self { stamp: member.stamp, fate };
@@ -185,7 +188,9 @@ impl Known {
     /// without its watchers, others may only doubt.
     pub fn follows(self, home: Self) -> bool {
         let is_same = match home.fate {
-            Fate::There | Fate::Doubted => self.fate == Fate::There,
+            Fate::There | Fate::Doubted | Fate::OutOfReach => {
+                matches!(self.fate, Fate::There | Fate::OutOfReach)
+            }
             Fate::GivenUp => self.fate != Fate::There,
             Fate::Down => matches!(self.fate, Fate::GivenUp | Fate::Down),
         };
