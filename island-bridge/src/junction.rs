@@ -175,11 +175,8 @@ impl Junction {
         self.loads_at = now + LOAD_INTERVAL;
         self.routes.own_load(own());
         let up: Vec<MemberId> = self.up_links().collect();
-        for peer in &up {
-            if let Some(round_trip) = round_trip(peer) {
-                self.routes.link_round_trip(now, *peer, round_trip);
-            }
-        }
+        let measured = up.iter().filter_map(|peer| Some((*peer, round_trip(peer)?)));
+        self.routes.link_round_trips(now, measured);
         up.into_iter().map(|peer| (peer, self.routes.loads(peer))).collect()
     }
 

@@ -21,7 +21,7 @@ use isle_mesh::path::{PATH_ISLANDS_MAX, Path};
 mod tests;
 mod told;
 
-use told::Told;
+use told::{Pending, Told};
 
 /// Islands that one link, or one bridge, may speak of; more are ignored.
 pub const ISLANDS_MAX: usize = 256;
@@ -135,10 +135,21 @@ impl RouteTable {
         self.refresh(now);
     }
 
-    /// The round trip of that link has been measured again.
-    pub fn link_round_trip(&mut self, now: Instant, peer: MemberId, round_trip: Duration) {
-        if let Some(link) = self.links.get_mut(&peer) {
-            link.cost = round_trip + HOP_COST;
+    /// The round trips of these links have been measured again.
+    pub fn link_round_trips(
+        &mut self,
+        now: Instant,
+        measured: impl IntoIterator<Item = (MemberId, Duration)>,
+    ) {
+        let mut changed = false;
+        for (peer, round_trip) in measured {
+            let cost = round_trip + HOP_COST;
+            if let Some(link) = self.links.get_mut(&peer).filter(|link| link.cost != cost) {
+                link.cost = cost;
+                changed = true;
+            }
+        }
+        if changed {
             self.refresh(now);
         }
     }
@@ -159,15 +170,20 @@ impl RouteTable {
         self.refresh(now);
     }
 
-    /// How busy islands are, as the other side of that link says; only those that it has said a route for.
+    /// How busy islands are, as the other side of that link says; only those that it has said a route for. No way is chosen
+    /// by that, and other links hear of loads apart: O(islands x links).
     pub fn link_load(&mut self, now: Instant, peer: MemberId, loads: Vec<(String, IslandLoad)>) {
         let Some(link) = self.links.get_mut(&peer) else { return };
         for (island, load) in loads {
-            if let Some(reach) = link.heard.get_mut(&island) {
-                reach.load = load;
+            let Some(reach) = link.heard.get_mut(&island) else { continue };
+            reach.load = load;
+            if let Some(choice) = self.chosen.get_mut(&island).filter(|choice| choice.via == Via::Link(peer))
+            {
+                choice.reach.load = load;
             }
         }
-        self.refresh(now);
+        let own = self.compare_own();
+        self.told.set_pending(now, own);
     }
 
     /// All that another bridge of our own island can reach, by its newest ROUTES word; nothing, when it is gone.
@@ -285,16 +301,24 @@ impl RouteTable {
 
     /// Compares what everybody was told with what they should know.
     fn compare(&mut self, now: Instant) {
-        let is_true = |island: &str, via: Via, path: &Path| {
-            self.candidates(island).any(|it| it.via == via && path.islands().ends_with(it.path.islands()))
-        };
-        let own = self.told.compare(&self.wanted_by_island(), is_true);
+        let is_true = |island: &str, via: Via, path: &Path| self.is_true(island, via, path);
         let compare_link = |link: &Link| link.told.compare(&self.wanted_by_link(link), is_true);
         let pending: Vec<_> = self.links.values().map(compare_link).collect();
+        let own = self.compare_own();
         self.told.set_pending(now, own);
         for (link, pending) in self.links.values_mut().zip(pending) {
             link.told.set_pending(now, pending);
         }
+    }
+
+    fn compare_own(&self) -> Option<Pending> {
+        let is_true = |island: &str, via: Via, path: &Path| self.is_true(island, via, path);
+        self.told.compare(&self.wanted_by_island(), is_true)
+    }
+
+    /// Whether a way still leads to `island` through `via` by the end of this path.
+    fn is_true(&self, island: &str, via: Via, path: &Path) -> bool {
+        self.candidates(island).any(|it| it.via == via && path.islands().ends_with(it.path.islands()))
     }
 
     /// All islands that anybody has spoken of.

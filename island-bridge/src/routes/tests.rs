@@ -64,7 +64,7 @@ fn a_little_cheaper_is_not_worth_a_change() {
     table.link_routes(now, bridge(1), routes(&[("b d", 50)]));
     table.link_routes(now, bridge(2), routes(&[("c d", 31)]));
     assert_eq!(way(&table, "d"), Some(("b d".into(), 60)));
-    table.link_round_trip(now, bridge(2), ms(17));
+    table.link_round_trips(now, [(bridge(2), ms(17))]);
     assert_eq!(way(&table, "d"), Some(("c d".into(), 49)));
 }
 
@@ -138,7 +138,7 @@ fn small_steps_of_cost_add_up() {
     said(&mut table, now, 2);
     let mut told = 0;
     for step in 1..=50 {
-        table.link_round_trip(now + ms(step * 2000), bridge(1), ms(9 + step));
+        table.link_round_trips(now + ms(step * 2000), [(bridge(1), ms(9 + step))]);
         told += said(&mut table, now + ms(step * 2000), 2).len();
     }
     assert!((10..25).contains(&told), "{told}");
@@ -256,7 +256,7 @@ proptest! {
                 }
                 Step::Said(link, said) => table.link_routes(now, bridge(link), said),
                 Step::Bridge(reaches) => table.bridge_routes(now, bridge(9), reaches),
-                Step::RoundTrip(link, millis) => table.link_round_trip(now, bridge(link), ms(millis)),
+                Step::RoundTrip(link, millis) => table.link_round_trips(now, [(bridge(link), ms(millis))]),
                 Step::Wait(millis) => now += ms(millis),
             }
             table.handle_timeout(now);

@@ -403,7 +403,7 @@ impl World {
             {
                 session.say_load(self.bridges[bridge].routes.loads(peer));
                 if let Some(round_trip) = session.round_trip() {
-                    self.bridges[bridge].routes.link_round_trip(now, peer, round_trip);
+                    self.bridges[bridge].routes.link_round_trips(now, [(peer, round_trip)]);
                 }
             }
         }
