@@ -316,8 +316,9 @@ impl Far {
 
     /// O(members) where an island cannot be reached, else O(islands).
     fn drop_empty_islands(&mut self) {
-        let (table, members) = (&self.table, &self.members);
-        self.islands.drop_empty(|island| !counts_anybody(table, members, island));
+        let record = |id| self.table.get(id)?.record.as_ref();
+        self.islands
+            .drop_empty(self.members.keys().filter_map(record).map(|said| said.value.island.as_str()));
     }
 
     pub(crate) fn sweep(&mut self, now: Instant) {

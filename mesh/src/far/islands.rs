@@ -3,7 +3,7 @@
 //!
 //! Source: NETWORK.md, "Ways to other islands".
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -127,12 +127,20 @@ impl Islands {
         Ok(())
     }
 
-    /// Drops islands that no way leads to and that nobody counts itself to, as `is_empty` says: their last member has taken
-    /// another name, or is over.
-    pub(super) fn drop_empty(&mut self, is_empty: impl Fn(&str) -> bool) {
-        let before = self.known.len();
-        self.known.retain(|name, state| state.view.reachable || !is_empty(name));
-        self.changed |= self.known.len() != before;
+    /// Drops islands that no way leads to and that nobody counts itself to: their last member has taken another name, or is
+    /// over. `of_members`: the island of each, looked at once however many islands cannot be reached.
+    pub(super) fn drop_empty<'a>(&mut self, mut of_members: impl Iterator<Item = &'a str>) {
+        let out_of_reach = self.known.iter().filter(|(_, state)| !state.view.reachable);
+        let mut empty: BTreeSet<&str> = out_of_reach.map(|(name, _)| name.as_str()).collect();
+        while !empty.is_empty()
+            && let Some(island) = of_members.next()
+        {
+            empty.remove(island);
+        }
+        let empty: Vec<String> = empty.into_iter().map(str::to_owned).collect();
+        for island in empty {
+            self.remove(&island);
+        }
     }
 
     pub(super) fn remove(&mut self, name: &str) -> bool {
