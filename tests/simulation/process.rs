@@ -52,7 +52,7 @@ pub struct Process {
     pub inbox: Vec<(Source, Heard)>,
     /// The number of its newest record, and when it first said that.
     pub recorded: (Seq, Instant),
-    /// The number of its newest record or beacon.
+    /// The number of its newest record or pulse.
     pub last: Seq,
     /// Number of the murmur that it is to hear next.
     pub heard: u64,
@@ -147,7 +147,7 @@ impl Process {
         let seq = header.stamp.seq;
         match header.kind {
             kind::ANNOUNCE if seq > self.recorded.0 => self.recorded = (seq, now),
-            kind::BEACON => {}
+            kind::BEACON | kind::PONG => {}
             _ => return,
         }
         self.last = self.last.max(seq);

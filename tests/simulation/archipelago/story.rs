@@ -123,7 +123,7 @@ impl Archipelago {
         });
     }
 
-    /// Where most only author words there are just enough who vote: of those one at a time is gone without a word.
+    /// Where most only author words few keep a table: of those one at a time is gone without a word.
     fn can_lose_one(&self, island: usize) -> bool {
         let world = &self.islands[island];
         let is_well = |process: &Process| match process.state {
