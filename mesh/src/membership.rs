@@ -18,6 +18,7 @@
 //! | `refute` | proofs, hints, refused connections |
 //! | `lazy` | pulses that are not verified yet |
 //! | `meet` | those who speak and are not in our table |
+//! | `crowd` | so many newcomers at once that less is done for each |
 //! | `peer` | what is kept of a member besides its words |
 //! | `leave` | draining, farewells, passing them on |
 //! | `island` | which island we count ourselves to |
@@ -31,7 +32,7 @@
 //! Source: NETWORK.md, sections 5 to 9.
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -49,6 +50,7 @@ use crate::wire::{MeshTag, Message, WIRE_VERSION};
 mod abroad;
 mod announce;
 mod certificate;
+mod crowd;
 mod difference;
 mod island;
 mod join;
@@ -78,6 +80,7 @@ pub use values::{
 };
 
 use abroad::Abroad;
+use crowd::Crowd;
 use difference::Difference;
 use join::Joining;
 use meet::Strangers;
@@ -85,7 +88,7 @@ use peer::Peer;
 use rate::Rates;
 use refute::Spoken;
 use timers::{Timer, Timers};
-use watch::Looked;
+use watch::{Looked, Storm};
 use watchers::Watched;
 
 /// The state machine of one node.
@@ -121,18 +124,20 @@ pub struct Membership {
     difference: Difference,
     abroad: Abroad,
     strangers: Strangers,
-    /// Members whose records we are about to ask for.
-    wanted: BTreeSet<MemberId>,
+    crowd: Crowd,
+    /// Members whose records we ask for, and how often we have.
+    wanted: BTreeMap<MemberId, u8>,
     watched: Watched,
     spoken: Spoken,
+    /// A beacon for newcomers is about to be said.
+    greets: bool,
     /// We said that we hear no broadcasts.
     deaf_told: bool,
     /// Who said so of itself, and may hear them again since.
     deaf: BTreeSet<MemberId>,
     /// So long our own ears are not to be trusted.
     doubt_until: Option<Instant>,
-    /// So long verdicts come from everywhere.
-    storm_until: Option<Instant>,
+    storm: Storm,
     neighbours_changed: bool,
     leaving: bool,
     /// Our farewell, and how many copies of it are still to be sent.
@@ -200,13 +205,15 @@ impl Membership {
             rng,
             record,
             strangers: Strangers::default(),
-            wanted: BTreeSet::new(),
+            crowd: Crowd::default(),
+            wanted: BTreeMap::new(),
             watched: Watched::default(),
             spoken: Spoken::default(),
+            greets: false,
             deaf_told: false,
             deaf: BTreeSet::new(),
             doubt_until: None,
-            storm_until: None,
+            storm: Storm::default(),
             neighbours_changed: true,
             leaving: false,
             farewell: None,
@@ -246,13 +253,16 @@ impl Membership {
         while let Some((due, timer)) = self.timers.take_due(now) {
             self.note_lateness(now, due);
             match timer {
-                Timer::Hello(attempt) => self.say_hello(attempt),
+                Timer::Hello(attempt) => self.say_hello_in_turn(now, attempt),
                 Timer::NobodyThere => self.joining.give_up(),
+                Timer::Greet => self.greet_newcomers(now),
                 Timer::Tick => self.tick(now),
                 Timer::ChooseWatchers => self.choose_watchers(now),
                 Timer::Defend => self.say_beacon(now),
                 Timer::Refresh => self.refresh_record(now),
-                Timer::Copy(bytes) => self.send_copy(bytes),
+                Timer::Introduce => self.introduce(now),
+                Timer::Copy(bytes) => self.send_copy(now, bytes),
+                Timer::CopyInCrowd(bytes) => self.send_copy_in_crowd(now, bytes),
                 Timer::Relay(id) => self.relay(id),
                 Timer::Silence(id, watch) => self.check_silence(now, id, watch),
                 Timer::Look => self.look_around(now),
@@ -264,7 +274,8 @@ impl Membership {
                 Timer::CertificateCopy(id, bytes) => self.certificate_copy(id, bytes),
                 Timer::Prove(id) => self.say_proof(id),
                 Timer::Probe(id, since) => self.probe(id, since),
-                Timer::WantRecord(id) => self.ask_for_record(id),
+                Timer::WantRecord(id) => self.ask_for_record(now, id),
+                Timer::AskStranger(id) => self.ask_stranger(now, id),
                 Timer::Meet => self.meet_strangers(now),
                 Timer::CatchUp => self.catch_up(now),
                 Timer::Overdue(id) => self.overdue(now, id),

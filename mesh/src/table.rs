@@ -205,6 +205,12 @@ impl Table {
         self.entries.len()
     }
 
+    /// How many of them are proven.
+    #[must_use]
+    pub fn proven(&self) -> usize {
+        self.entries.len().saturating_sub(self.room.taken())
+    }
+
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {

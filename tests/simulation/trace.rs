@@ -71,8 +71,21 @@ impl World {
                 let (id, seq) = (self.number_of(&word.header.author), word.header.stamp.seq.0);
                 self.note(node, format_args!("proves {id} by {seq}"));
             }
-            Some(Message::Down(_)) => self.note(node, format_args!("says a certificate")),
+            Some(Message::Down(down)) => {
+                let votes = down.votes.len();
+                let about = down.votes.first().map(|vote| self.network.word(vote));
+                let about = about.as_ref().and_then(|word| word.message.as_ref());
+                if let Some(Message::Suspect(vote)) = about {
+                    let target = self.number_of(&vote.target);
+                    self.note(node, format_args!("certifies {target} by {votes} votes"));
+                }
+            }
             Some(Message::Farewell(_)) => self.note(node, format_args!("says farewell")),
+            Some(Message::Hello(hello)) => self.note(node, format_args!("says hello {}", hello.attempt)),
+            Some(Message::Ping(ping)) if ping.wants_record => {
+                let target = self.number_of(&ping.target);
+                self.note(node, format_args!("asks {target} for its record"));
+            }
             _ => {}
         }
     }

@@ -221,7 +221,10 @@ impl World {
     pub fn lists_within(&mut self, length: Duration) {
         let start = self.now;
         while let Some(what) = self.miscount(&self.living()) {
-            assert!(self.now - start < length, "not all listed within {length:?}: {what}");
+            if self.now - start >= length {
+                self.report("not in time");
+                panic!("not all listed within {length:?}: {what}");
+            }
             self.run_for(Duration::from_millis(100));
         }
         println!("seed {}: all listed after {:?}", self.seed, self.now - start);

@@ -20,6 +20,8 @@ pub(super) const URGENT: [Duration; 2] = [Duration::from_millis(15), Duration::f
 const REFRESH: Duration = Duration::from_secs(30);
 /// Up to so many members a newcomer makes everybody say a beacon: as many as beacon every 200 ms anyway.
 pub(super) const GREETING_MEMBERS_MAX: usize = 200;
+/// By then one knows whether the newcomer is alone.
+const GREET_AFTER: Duration = Duration::from_millis(1);
 /// Shortest time between two beacons that a change of load causes.
 const LOAD_NEWS: Duration = Duration::from_millis(200);
 
@@ -107,13 +109,16 @@ impl Membership {
         for after in copies {
             self.timers.arm(now + after, Timer::Copy(bytes.clone()));
         }
+        self.copy_in_crowd(now, bytes.clone());
         self.send(Destination::Everyone, bytes);
     }
 
     /// One more copy, unless its word has been replaced by a newer one meanwhile.
-    pub(super) fn send_copy(&mut self, bytes: Bytes) {
+    pub(super) fn send_copy(&mut self, now: Instant, bytes: Bytes) {
         let current = self.record_said.as_ref().is_some_and(|(_, said)| *said == bytes);
-        if self.pay_farewell(&bytes) || (current && !self.leaving) {
+        // Whoever missed it asks for it where much is said.
+        let is_asked_for = self.is_crowded(now) && !self.record.draining;
+        if self.pay_farewell(&bytes) || (current && !self.leaving && !is_asked_for) {
             self.send(Destination::Everyone, bytes);
         }
     }
@@ -133,6 +138,23 @@ impl Membership {
     pub(super) fn beacon_period(&self) -> Duration {
         let nodes = u64::try_from(self.table.len() + 1).unwrap_or(u64::MAX);
         Duration::from_millis(nodes.clamp(200, 5_000))
+    }
+
+    /// A newcomer was heard: so that it knows us without waiting for our next turn; others' tables have us already. Not on
+    /// large islands: if a thousand nodes start together, each would hear five thousand beacons a second.
+    pub(super) fn greet_soon(&mut self, now: Instant) {
+        if !self.greets && self.table.len() < GREETING_MEMBERS_MAX {
+            self.greets = true;
+            self.timers.arm(now + GREET_AFTER, Timer::Greet);
+        }
+    }
+
+    /// The beacon for them, unless they are a crowd by now.
+    pub(super) fn greet_newcomers(&mut self, now: Instant) {
+        self.greets = false;
+        if !self.crowd.is_one(now) {
+            self.beacon_soon(now);
+        }
     }
 
     /// A beacon out of turn, but not more than one in `LOAD_NEWS`.

@@ -14,7 +14,8 @@ use crate::wire::{Down, Message, VOTES_MAX};
 
 /// A voter waits up to this before it says the certificate, perhaps another does.
 const CERTIFY_WAIT: Duration = Duration::from_millis(20);
-const CERTIFY_WAIT_IN_STORM: Duration = Duration::from_millis(400);
+/// So many votes suffice everywhere.
+const VOTES_ENOUGH: usize = 3;
 /// Copies of a certificate. Required by DESIGN, section 5.
 const CERTIFICATE_COPIES: [Duration; 2] = [Duration::from_millis(15), Duration::from_millis(40)];
 
@@ -35,9 +36,19 @@ impl Membership {
     pub(super) fn certify_soon(&mut self, now: Instant, id: MemberId) {
         let own = self.id();
         let doubt = self.peers.get(&id).and_then(|peer| peer.doubt.as_ref());
-        if doubt.is_some_and(|doubt| doubt.votes.contains_key(&own) && !doubt.certified) {
-            let most = if self.is_storm(now) { CERTIFY_WAIT_IN_STORM } else { CERTIFY_WAIT };
-            let wait = self.up_to(most);
+        // In a storm the votes say it to all, twice, and a certificate goes to whoever asks.
+        let wanted = doubt.is_some_and(|doubt| doubt.votes.contains_key(&own) && !doubt.certified);
+        if wanted && !self.is_storm(now) {
+            let wait = self.up_to(CERTIFY_WAIT);
+            self.timers.arm(now + wait, Timer::Certify(id));
+        }
+    }
+
+    /// Some have not heard enough: one of those who have says it to all.
+    pub(super) fn certify_anew(&mut self, now: Instant, id: MemberId) {
+        if let Some(doubt) = self.peers.get_mut(&id).and_then(|peer| peer.doubt.as_mut()) {
+            doubt.certified = false;
+            let wait = self.up_to(CERTIFY_WAIT);
             self.timers.arm(now + wait, Timer::Certify(id));
         }
     }
@@ -54,8 +65,6 @@ impl Membership {
         }
         self.send(Destination::Everyone, bytes.clone());
         if self.is_storm(now) {
-            let after = self.up_to(CERTIFY_WAIT_IN_STORM);
-            self.timers.arm(now + after, Timer::CertificateCopy(id, bytes));
             return;
         }
         for after in CERTIFICATE_COPIES {
@@ -85,12 +94,14 @@ impl Membership {
             return self.hear_urgent(now, word, Some((from, &word.bytes)));
         }
         let mut outcome = Err(Refused::Stale);
+        let mut shared = 0;
         for bytes in &down.votes {
             let Some((voter, id)) = self.vote_in(bytes) else { return Err(Refused::Malformed) };
             let peer = self.peers.get_mut(&id);
             if let Some(doubt) = peer.and_then(|peer| peer.doubt.as_mut()) {
                 let known = doubt.votes.get(&voter).is_some_and(|vote| vote.bytes == *bytes);
                 if known {
+                    shared += 1;
                     continue;
                 }
             }
@@ -100,11 +111,14 @@ impl Membership {
             let word = self.verified(bytes.clone())?;
             if let Some(Message::Suspect(vote)) = word.message {
                 let heard = self.hear_vote(now, None, &word, &vote);
+                shared += usize::from(heard.is_ok());
                 outcome = outcome.or(heard);
-                if let Some(doubt) = self.peers.get_mut(&id).and_then(|peer| peer.doubt.as_mut()) {
-                    doubt.certified |= doubt.ready.is_some();
-                }
             }
+        }
+        let doubt = accused.and_then(|id| self.peers.get_mut(&id)).and_then(|peer| peer.doubt.as_mut());
+        if let Some(doubt) = doubt {
+            // With fewer it would not say what ours does.
+            doubt.certified |= doubt.ready.is_some() && shared >= doubt.votes.len().min(VOTES_ENOUGH);
         }
         outcome
     }

@@ -56,19 +56,23 @@ impl Membership {
         }
     }
 
-    /// Whether this listed member counts itself to another island than we do, and will not follow us any more.
+    /// Whether this listed member counts itself to another island than we do, and neither of us is about to follow the other.
     pub(super) fn has_moved_away(&self, now: Instant, id: &MemberId) -> bool {
         let ours = &self.record.island;
         let record = self.table.get(id).and_then(|entry| entry.record.as_ref()).map(|said| &said.value);
         let Some(record) = record.filter(|theirs| theirs.island != *ours && theirs.island != UNNAMED) else {
             return false;
         };
-        let follows = yields(record, *id, ours)
+        // It has heard a name before us that ours yields to.
+        let leads = self.island_given.is_none()
+            && is_like_made(ours)
+            && (!is_like_made(&record.island) || record.island < *ours);
+        let together = (leads || yields(record, *id, ours))
             && self
                 .peers
                 .get(id)
                 .is_some_and(|peer| now.saturating_duration_since(peer.recorded) < FOLLOWS_WITHIN);
-        self.is_firm() && !follows
+        self.is_firm() && !together
     }
 
     /// A record has come: perhaps it brings us a name, or its owner has moved to another island.

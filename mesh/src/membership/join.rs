@@ -12,9 +12,9 @@ use crate::wire::{Cookie, Header, Hello, Message, Offer, kind};
 
 /// For so long after its first word a node is starting: newer words of its key are those of an earlier life.
 pub(super) const STARTING: Duration = Duration::from_secs(2);
-/// When the hellos of a start go out.
+/// When the hellos of a start go out: the first when one can tell that one starts in a crowd.
 const HELLOS: [Duration; 5] = [
-    Duration::ZERO,
+    Duration::from_millis(1),
     Duration::from_millis(50),
     Duration::from_millis(100),
     Duration::from_millis(200),
@@ -32,6 +32,8 @@ const START_MAX: Duration = Duration::from_secs(5);
 const FETCH_PATIENCE: Duration = Duration::from_secs(2);
 /// So many tables are fetched for offers within this.
 const TAKEN_MAX: u8 = 2;
+/// All differ where many start together, and what is missing shows in beacons.
+const TAKEN_IN_CROWD_MAX: u8 = 1;
 const TAKEN_WITHIN: Duration = Duration::from_secs(1);
 /// So many members answer each attempt.
 const ANSWERS: usize = 3;
@@ -81,6 +83,10 @@ impl Joining {
         }
     }
 
+    pub(super) fn is_complete(&self) -> bool {
+        self.complete
+    }
+
     pub(super) fn give_up(&mut self) {
         if !self.offered {
             self.complete = true;
@@ -117,11 +123,10 @@ impl Membership {
         self.joining.offered = false;
         self.joining.asked = Some(now);
         self.timers.disarm(|timer| matches!(timer, Timer::Hello(_) | Timer::NobodyThere));
-        for (attempt, after) in (1..).zip(&HELLOS[1..]) {
+        for (attempt, after) in (0..).zip(&HELLOS) {
             self.timers.arm(now + *after, Timer::Hello(attempt));
         }
         self.timers.arm(now + NOBODY, Timer::NobodyThere);
-        self.say_hello(0);
     }
 
     /// Asks everybody again who is there, if that was not done lately. Returns whether it was done.
@@ -180,18 +185,22 @@ impl Membership {
     /// Whether the table has been fetched, or nobody answered.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.joining.complete
+        self.joining.is_complete()
     }
 
-    pub(super) fn say_hello(&mut self, attempt: u8) {
-        if self.joining.offered || self.leaving {
+    /// Asks who is there. In a crowd everybody has just said so, unless there are many besides of whom nothing is known.
+    pub(super) fn say_hello_in_turn(&mut self, now: Instant, attempt: u8) {
+        let told = self.crowd.is_one(now) && self.has_few_strangers();
+        if self.joining.offered || self.leaving || told && self.joining.greeted.is_empty() {
             return;
         }
         let bytes = self.hello(attempt);
         for at in self.joining.greeted.clone() {
             self.send_to(at, bytes.clone());
         }
-        self.send(Destination::Everyone, bytes);
+        if !told {
+            self.send(Destination::Everyone, bytes);
+        }
     }
 
     pub(super) fn hello(&mut self, attempt: u8) -> bytes::Bytes {
@@ -355,13 +364,14 @@ impl Membership {
     }
 
     /// Fetches from the first offer, then from one more that differs from what we have by then, so that nobody alone can hide
-    /// members from us. Where many start together all differ for a while; what is missing then shows in beacons.
+    /// members from us.
     fn fetch_offered(&mut self, now: Instant) {
         if self.joining.fetching.is_some() {
             return;
         }
         let (since, fetched) = self.joining.taken.unwrap_or((now, 0));
-        if now < since + TAKEN_WITHIN && fetched >= TAKEN_MAX && self.joining.complete {
+        let most = if self.crowd.is_one(now) { TAKEN_IN_CROWD_MAX } else { TAKEN_MAX };
+        if now < since + TAKEN_WITHIN && fetched >= most && self.joining.complete {
             self.joining.offers.clear();
             return;
         }

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use rand::RngExt;
 
+use super::crowd::GROUP_MIN;
 use super::{Membership, Source, Timer};
 use crate::member::{MemberId, Standing};
 use crate::wire::Beacon;
@@ -22,9 +23,21 @@ const STRANGERS_MAX: usize = 64;
 /// everybody fetches at once.
 const WAIT: Duration = Duration::from_millis(100);
 const WAIT_EACH: Duration = Duration::from_millis(2);
+/// By then a group has shown itself: see `crowd`.
+const LEAST_EACH: Duration = Duration::from_micros(250);
 const WAIT_MAX: Duration = Duration::from_secs(2);
 /// As long as there are strangers the next is greeted after this.
 const AGAIN: Duration = Duration::from_secs(1);
+/// A stranger is asked for its record after up to this, and so often, so far apart. It gives it to whoever it knows.
+const ASK_WAIT: Duration = Duration::from_millis(50);
+const ASKS_MAX: u8 = 5;
+const ASKS_APART: Duration = Duration::from_millis(100);
+/// So many strangers are asked in a second, and in a crowd: an unverified beacon costs no more questions than that.
+const ASKED_MAX: u32 = 4;
+const ASKED_IN_CROWD_MAX: u32 = 64;
+const ASKED_WITHIN: Duration = Duration::from_secs(1);
+/// In a crowd so many strangers are those whose first words were lost.
+const FEW: usize = 16;
 /// A record we lack is asked for after up to this: a copy may be on its way.
 const RECORD_WAIT: Duration = Duration::from_millis(300);
 /// A HELLO with this attempt is meant for whoever receives it, whatever the lots say.
@@ -33,8 +46,27 @@ pub(super) const FOR_YOU: u8 = u8::MAX;
 /// Whoever spoke and is not in our table.
 #[derive(Debug, Default)]
 pub(super) struct Strangers {
-    heard: BTreeMap<MemberId, SocketAddr>,
+    heard: BTreeMap<MemberId, Stranger>,
     armed: bool,
+    /// How many are asked, and since when these are counted.
+    asked: Option<(Instant, u32)>,
+}
+
+#[derive(Debug)]
+struct Stranger {
+    at: SocketAddr,
+    /// How often it was asked for its record, if it is.
+    asked: Option<u8>,
+}
+
+impl Strangers {
+    /// Whether one more may be asked; counts it.
+    fn may_ask(&mut self, now: Instant, most: u32) -> bool {
+        let current = self.asked.filter(|(since, _)| now.saturating_duration_since(*since) < ASKED_WITHIN);
+        let (since, count) = current.unwrap_or((now, 0));
+        self.asked = Some((since, (count + 1).min(most)));
+        count < most
+    }
 }
 
 impl Membership {
@@ -50,15 +82,69 @@ impl Membership {
             return;
         }
         if self.strangers.heard.len() < STRANGERS_MAX {
-            self.strangers.heard.insert(author, from.addr);
+            self.strangers.heard.entry(author).or_insert(Stranger { at: from.addr, asked: None });
+        }
+        self.ask_stranger_soon(now, author);
+        if self.strangers.heard.len() >= GROUP_MIN {
+            self.introduce_soon(now);
         }
         if !self.strangers.armed && self.record_said.is_some() {
             self.strangers.armed = true;
             let members = u32::try_from(self.table.len()).unwrap_or(u32::MAX);
             let most = (WAIT + WAIT_EACH.saturating_mul(members)).min(WAIT_MAX);
-            let wait = self.up_to(most);
+            let least = (LEAST_EACH * members).min(WAIT_MAX / 4);
+            let wait = least + self.up_to(most);
             self.timers.arm(now + wait, Timer::Meet);
         }
+    }
+
+    fn ask_stranger_soon(&mut self, now: Instant, id: MemberId) {
+        let most = if self.crowd.is_one(now) { ASKED_IN_CROWD_MAX } else { ASKED_MAX };
+        let is_new = self.strangers.heard.get(&id).is_some_and(|stranger| stranger.asked.is_none());
+        if !is_new
+            || self.crowd.is_met(now)
+            || self.record_said.is_none()
+            || !self.strangers.may_ask(now, most)
+        {
+            return;
+        }
+        if let Some(stranger) = self.strangers.heard.get_mut(&id) {
+            stranger.asked = Some(0);
+            let wait = self.up_to(ASK_WAIT);
+            self.timers.arm(now + wait, Timer::AskStranger(id));
+        }
+    }
+
+    /// Asks it for its record, and once more soon if that has not come. In a crowd it does not know us either, perhaps.
+    pub(super) fn ask_stranger(&mut self, now: Instant, id: MemberId) {
+        let in_crowd = self.crowd.is_one(now);
+        let Some(stranger) = self.strangers.heard.get_mut(&id) else { return };
+        let asked = stranger.asked.unwrap_or_default();
+        if asked == ASKS_MAX || self.leaving {
+            if in_crowd {
+                // Asked anew when it speaks again. Else it is greeted.
+                self.strangers.heard.remove(&id);
+            }
+            return;
+        }
+        stranger.asked = Some(asked + 1);
+        let at = stranger.at;
+        if let Some((_, record)) = self.record_said.clone().filter(|_| asked > 0 && in_crowd) {
+            self.send_to(at, record);
+        }
+        let nonce = self.rng.random();
+        let bytes = self.ping(&id, nonce, true);
+        self.send_to(at, bytes);
+        self.timers.arm(now + ASKS_APART, Timer::AskStranger(id));
+    }
+
+    /// Its record has come.
+    pub(super) fn is_no_stranger(&mut self, id: &MemberId) {
+        self.strangers.heard.remove(id);
+    }
+
+    pub(super) fn has_few_strangers(&self) -> bool {
+        self.strangers.heard.len() < FEW
     }
 
     /// Greets one of those who are strangers still; its offer brings its table.
@@ -70,21 +156,26 @@ impl Membership {
         if count == 0 || self.leaving {
             return;
         }
+        self.strangers.armed = true;
+        self.timers.arm(now + AGAIN, Timer::Meet);
+        if self.crowd.is_met(now) || self.crowd.is_one(now) && count < GROUP_MIN {
+            // Their records are on their way, one by one.
+            return;
+        }
         let chosen = self.rng.random_range(0..count);
-        if let Some(at) = self.strangers.heard.values().nth(chosen).copied() {
+        if let Some(at) = self.strangers.heard.values().nth(chosen).map(|stranger| stranger.at) {
             let bytes = self.hello(FOR_YOU);
             self.send_to(at, bytes);
         }
         // Whoever is still there speaks again.
         self.strangers.heard.clear();
-        self.strangers.armed = true;
-        self.timers.arm(now + AGAIN, Timer::Meet);
     }
 
     /// A pulse names a record that we lack.
     pub(super) fn compare_record(&mut self, now: Instant, id: MemberId, beacon: &Beacon) {
-        if self.lacks_record(&id, beacon) && !self.wanted.contains(&id) && self.wanted.len() < STRANGERS_MAX {
-            self.wanted.insert(id);
+        let room = self.wanted.len() < STRANGERS_MAX && !self.wanted.contains_key(&id);
+        if room && self.lacks_record(&id, beacon) {
+            self.wanted.insert(id, 0);
             let wait = self.up_to(RECORD_WAIT);
             self.timers.arm(now + wait, Timer::WantRecord(id));
         }
@@ -101,12 +192,16 @@ impl Membership {
             || pulse.stamp.epoch == record.stamp.epoch && beacon.record_seq > record.stamp.seq
     }
 
-    pub(super) fn ask_for_record(&mut self, id: MemberId) {
-        self.wanted.remove(&id);
+    /// Asks it for its newest record, and once more soon if that has not come.
+    pub(super) fn ask_for_record(&mut self, now: Instant, id: MemberId) {
+        let asked = self.wanted.remove(&id).unwrap_or_default();
         let beacon = self.table.get(&id).and_then(|entry| entry.pulse.as_ref()).map(|said| said.value);
-        if beacon.is_some_and(|beacon| self.lacks_record(&id, &beacon)) && !self.leaving {
+        let lacking = beacon.is_some_and(|beacon| self.lacks_record(&id, &beacon));
+        if asked < ASKS_MAX && lacking && !self.leaving {
             let nonce = self.rng.random();
             self.say_ping(&id, nonce, true);
+            self.wanted.insert(id, asked + 1);
+            self.timers.arm(now + ASKS_APART, Timer::WantRecord(id));
         }
     }
 }

@@ -322,10 +322,10 @@ impl Membership {
         self.tell_word_of(&id, &word.bytes);
         self.arm_first_ping(now, id);
         self.spread_for_deaf(&id, word, from);
-        // So that a newcomer knows us without waiting for our next turn; others' tables have us already. Not on large
-        // islands: if a thousand nodes start together, each would hear five thousand beacons a second.
-        if from.is_some() && self.table.len() < super::announce::GREETING_MEMBERS_MAX {
-            self.beacon_soon(now);
+        self.is_no_stranger(&id);
+        if from.is_some() {
+            self.crowd.note(now);
+            self.greet_soon(now);
         }
     }
 

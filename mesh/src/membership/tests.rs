@@ -106,6 +106,8 @@ impl Wire {
         self.deaf.push(false);
         self.mute.push(false);
         self.settle();
+        // Till its first hello.
+        self.run_for(Duration::from_millis(1));
         at
     }
 

@@ -14,6 +14,8 @@ pub(super) enum Timer {
     Hello(u8),
     /// Nobody has answered any HELLO.
     NobodyThere,
+    /// A beacon for newcomers, out of turn.
+    Greet,
     /// Our regular BEACON.
     Tick,
     /// Name our watchers.
@@ -22,8 +24,12 @@ pub(super) enum Timer {
     Defend,
     /// Our record once more, unchanged.
     Refresh,
+    /// Our record for a group of strangers.
+    Introduce,
     /// One more copy of a word of ours, unless a newer one has taken its place.
     Copy(Bytes),
+    /// The same in a crowd.
+    CopyInCrowd(Bytes),
     /// Pass on somebody's draining or farewell.
     Relay(MemberId),
     /// Has this member been silent for too long? Only the latest of a member counts, by its number.
@@ -48,6 +54,8 @@ pub(super) enum Timer {
     Probe(MemberId, Instant),
     /// Ask this member for its record, if we still lack it.
     WantRecord(MemberId),
+    /// Ask this one, who speaks and is not in our table, for its record.
+    AskStranger(MemberId),
     /// Greet those who speak and are not in our table.
     Meet,
     /// This member should have given its table by now.
@@ -81,11 +89,14 @@ impl Timer {
         match self {
             Self::Hello(_) => "hello",
             Self::NobodyThere => "nobody-there",
+            Self::Greet => "greet",
             Self::Tick => "tick",
             Self::ChooseWatchers => "choose-watchers",
             Self::Defend => "defend",
             Self::Refresh => "refresh",
+            Self::Introduce => "introduce",
             Self::Copy(_) => "copy",
+            Self::CopyInCrowd(_) => "copy-in-crowd",
             Self::Relay(_) => "relay",
             Self::Silence(..) => "silence",
             Self::Look => "look",
@@ -98,6 +109,7 @@ impl Timer {
             Self::Prove(_) => "prove",
             Self::Probe(..) => "probe",
             Self::WantRecord(_) => "want-record",
+            Self::AskStranger(_) => "ask-stranger",
             Self::Meet => "meet",
             Self::Overdue(_) => "overdue",
             Self::Forget => "forget",

@@ -22,6 +22,8 @@ const UNILATERAL: usize = 3;
 const VOTE_KEPT: Duration = Duration::from_secs(5);
 /// A doubt is looked at again this often.
 const CONSIDER_EVERY: Duration = Duration::from_millis(500);
+/// In a storm a doubt that lasts longer is one's own: others have heard more.
+const ASK_AFTER: Duration = Duration::from_secs(1);
 
 /// How a verdict came about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -82,7 +84,10 @@ impl Membership {
             if let Some(doubt) = self.peers.get_mut(&id).and_then(|peer| peer.doubt.as_mut()) {
                 doubt.ready = None;
             }
-            self.consider_at(now + CONSIDER_EVERY, id);
+            self.ask_by_vote(now, id);
+            // In a storm not all at once: of those who ask a few are enough.
+            let spread = if self.is_storm(now) { self.up_to(CONSIDER_EVERY) } else { Duration::ZERO };
+            self.consider_at(now + CONSIDER_EVERY + spread, id);
             return;
         };
         let Some(peer) = self.peers.get_mut(&id) else { return };
@@ -94,10 +99,25 @@ impl Membership {
             return;
         }
         if ready == now {
-            self.ask(now, id, 2, Duration::from_millis(20));
+            let times = if self.is_storm(now) { 1 } else { 2 };
+            self.ask(now, id, times, Duration::from_millis(20));
             self.certify_soon(now, id);
         }
         self.consider_at(ready + EFFECT_AFTER, id);
+    }
+
+    /// In a storm each vote is said twice, and no certificate. Whoever has heard some and no word of the accused since
+    /// votes, too, unless others have: whoever has enough of them answers with those.
+    fn ask_by_vote(&mut self, now: Instant, id: MemberId) {
+        let Some(peer) = self.peers.get(&id).filter(|_| self.is_storm(now)) else { return };
+        let Some(doubt) = peer.doubt.as_ref().filter(|doubt| !doubt.has_vote_of(&self.identity.id())) else {
+            return;
+        };
+        let asking = self.voters_besides_watchers(doubt, &id);
+        let lasts = now.saturating_duration_since(doubt.since) >= ASK_AFTER;
+        if lasts && asking < UNILATERAL && peer.last_sign() < doubt.since && !self.is_in_doubt(now) {
+            self.vote(now, id);
+        }
     }
 
     /// Its watchers have come to agree on somebody whom others gave up without them: who is far away believes only them.

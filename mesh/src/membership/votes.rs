@@ -28,6 +28,10 @@ const VOTES_KEPT_MAX: usize = WATCHERS_MAX + 16;
 const COPIED_WITHIN: Duration = Duration::from_millis(150);
 /// The second copy of a vote. Required by DESIGN, section 5.
 const VOTE_COPY: Duration = Duration::from_millis(30);
+/// The same in a storm.
+const VOTE_COPY_IN_STORM: Duration = Duration::from_millis(900);
+/// So many who ask about the same member are not alone.
+const ASKING_MANY: usize = 2;
 
 /// A vote as it was heard.
 #[derive(Clone, Debug)]
@@ -43,7 +47,7 @@ pub(super) struct Vote {
 /// What is said of a member that it is silent.
 #[derive(Debug)]
 pub(super) struct Doubt {
-    since: Instant,
+    pub(super) since: Instant,
     pub(super) votes: BTreeMap<MemberId, Vote>,
     /// Since when there are enough votes.
     pub(super) ready: Option<Instant>,
@@ -81,21 +85,15 @@ impl Membership {
         let stamp = Stamp { epoch: self.identity.epoch(), seq: self.seq };
         self.counters.suspicions += 1;
         let mut others = vec![id];
-        let mut none_left = true;
         if let Some(said) = self.table.get(&id).and_then(|entry| entry.record.as_ref()) {
             let own = self.id();
             others.extend(said.value.watchers.iter().filter(|watcher| **watcher != own));
-            none_left = !self.has_living(&others[1..]);
         }
         self.send_to_each(&others, &bytes);
-        let storm = self.is_storm(now);
-        if !storm || none_left {
-            self.say_young_record(&id);
-            self.send(Destination::Everyone, bytes.clone());
-        }
-        if !storm {
-            self.timers.arm(now + VOTE_COPY, Timer::VoteCopy(id, bytes.clone()));
-        }
+        self.say_young_record(&id);
+        self.send(Destination::Everyone, bytes.clone());
+        let copy = if self.is_storm(now) { self.up_to(VOTE_COPY_IN_STORM) } else { VOTE_COPY };
+        self.timers.arm(now + copy, Timer::VoteCopy(id, bytes.clone()));
         self.ask(now, id, 3, Duration::from_millis(30));
         let own = self.id();
         self.keep_vote(now, id, own, Vote { bytes, stamp, record: record.seq, last, at: now });
@@ -127,6 +125,25 @@ impl Membership {
         if ours && self.spoken.may_renew(now, id) {
             self.vote(now, id);
         }
+    }
+
+    /// In a storm whoever missed votes gets them alone, from those who voted; where more have, all do, from one.
+    fn answer_by_certificate(&mut self, now: Instant, id: MemberId, asker: MemberId) {
+        let own = self.id();
+        let doubt = self.peers.get(&id).and_then(|peer| peer.doubt.as_ref());
+        let Some(doubt) = doubt.filter(|doubt| doubt.has_vote_of(&own)) else { return };
+        if self.voters_besides_watchers(doubt, &id) < ASKING_MANY {
+            if let Some(bytes) = self.certificate(&id) {
+                self.answer_with(now, asker, bytes);
+            }
+        } else if self.spoken.may_renew(now, id) {
+            self.certify_anew(now, id);
+        }
+    }
+
+    /// How many who are no watchers of `id` voted: those who ask.
+    pub(super) fn voters_besides_watchers(&self, doubt: &Doubt, id: &MemberId) -> usize {
+        doubt.votes.keys().filter(|voter| !self.is_watcher_of(voter, id)).count()
     }
 
     /// A newer record of `id` names other watchers: votes by the last one are worth nothing, and ours is said again. It did
@@ -228,13 +245,18 @@ impl Membership {
         if !named && self.table.get(&voter).is_none() {
             return Err(Refused::Unasked);
         }
+        // A watcher's first vote may only be late.
+        let late = self.is_storm(now) && named && held.is_none();
         let asks = from.is_some()
             && peer.standing == Standing::Down
-            && self.table.get(&voter).is_some_and(|entry| entry.proven);
+            && self.table.get(&voter).is_some_and(|entry| entry.proven)
+            && !late;
         let (bytes, stamp) = (word.bytes.clone(), word.header.stamp);
         let vote = Vote { bytes, stamp, record: record.seq, last, at: now };
         self.keep_vote(now, id, voter, vote);
-        if asks {
+        if asks && self.is_storm(now) {
+            self.answer_by_certificate(now, id, voter);
+        } else if asks {
             self.renew(now, id, true);
         }
         Ok(())
@@ -260,6 +282,10 @@ impl Membership {
         let fresh = peer.doubt.is_none();
         let was_down = peer.standing == Standing::Down;
         self.looked.doubted = true;
+        if fresh && voter != self.identity.id() {
+            self.note_accused(now);
+        }
+        let Some(peer) = self.peers.get_mut(&id) else { return };
         let doubt = peer.doubt.get_or_insert_with(|| {
             let votes = BTreeMap::new();
             Box::new(Doubt { since: now, votes, ready: None, certified: false, number: 0 })

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use rand::RngExt;
 
+use super::crowd::Surge;
 use super::join::is_far_back;
 use super::leave::head_of;
 use super::peer::{Asking, Peer};
@@ -16,6 +17,7 @@ use super::{Destination, Membership, Source, Timer};
 use crate::event::EventKind;
 use crate::member::{Epoch, MemberId, Stamp, Standing};
 use crate::verify::Refused;
+use crate::wire::limits::WATCHERS_MAX;
 use crate::wire::{Message, Ping, Pong};
 
 /// Bounds of the silence that makes a watcher vote: wired, and where more than a third of all beacons are lost.
@@ -53,6 +55,9 @@ const WITHHELD_MAX: Duration = Duration::from_secs(60);
 /// Nobody may stay silent for longer than this, or so many beacon periods, unasked: broadcasts of it may not reach us.
 const UNHEARD_MIN: Duration = Duration::from_secs(3);
 const UNHEARD_PERIODS: u32 = 4;
+/// In a storm, where certificates are said less often.
+const UNHEARD_MIN_IN_STORM: Duration = Duration::from_millis(1_500);
+const UNHEARD_PERIODS_IN_STORM: f64 = 2.2;
 /// How many of those are asked in one look.
 const UNHEARD_ASKED_MAX: usize = 64;
 /// How often we look.
@@ -60,6 +65,10 @@ const LOOK: Duration = Duration::from_millis(500);
 /// Newcomers are asked once after up to this for each member there is: not all at once, and few before two of their
 /// beacons have proven them.
 const FIRST_PING_EACH: Duration = Duration::from_millis(3);
+/// In a crowd newcomers are given so many beacon periods to prove themselves first, once so many members are proven that
+/// there is a choice of watchers.
+const PROVEN_BY_PERIODS: u32 = 2;
+const PROVEN_ENOUGH: usize = 4 * WATCHERS_MAX;
 /// How often, and how far apart: as long as the silence that a watcher waits for.
 const FIRST_PINGS: u8 = 3;
 const FIRST_PINGS_APART: Duration = Duration::from_millis(100);
@@ -115,6 +124,15 @@ impl Watching {
         let most = if self.gap > LOSSY_GAP { SILENCE_MAX_LOSSY } else { SILENCE_MAX };
         Duration::from_secs_f64((self.gap + 6.0 * self.deviation) / 1000.0).clamp(SILENCE_MIN, most)
     }
+}
+
+/// That many fall silent at once.
+#[derive(Debug, Default)]
+pub(super) struct Storm {
+    /// When many of those that we watch were.
+    silent: Option<Instant>,
+    /// Whom others accuse.
+    accused: Surge,
 }
 
 /// What the last look around found.
@@ -192,6 +210,10 @@ impl Membership {
 
     /// Begins, goes on or ends to watch `id`.
     pub(super) fn reconsider_watching(&mut self, now: Instant, id: MemberId) {
+        if self.is_watcher_of(&self.id(), &id) && !self.table.get(&id).is_some_and(|entry| entry.proven) {
+            // It counts on us from now on.
+            self.ask(now, id, FIRST_PINGS, FIRST_PINGS_APART);
+        }
         let role = self.role_for(now, &id);
         self.watches += 1;
         let number = self.watches;
@@ -224,7 +246,12 @@ impl Membership {
         self.timers.arm(now + LOOK, Timer::Look);
         // Watchers come and go by events alone.
         let changed = std::mem::replace(&mut self.looked.event, self.event_number) != self.event_number;
-        let most = UNHEARD_MIN.max(self.beacon_period() * UNHEARD_PERIODS);
+        let storm = self.is_storm(now);
+        let most = if storm {
+            UNHEARD_MIN_IN_STORM.max(self.beacon_period().mul_f64(UNHEARD_PERIODS_IN_STORM))
+        } else {
+            UNHEARD_MIN.max(self.beacon_period() * UNHEARD_PERIODS)
+        };
         let earliest = self.looked.earliest;
         let nobody_silent = earliest.is_some_and(|sign| now.saturating_duration_since(sign) <= most);
         if nobody_silent && !changed && !self.looked.doubted {
@@ -279,7 +306,8 @@ impl Membership {
         if unanswered && !self.is_in_doubt(now) {
             self.vote(now, id);
         } else {
-            self.ask(now, id, 4, Duration::from_millis(100));
+            let (times, apart) = if self.is_storm(now) { (2, 50) } else { (4, 100) };
+            self.ask(now, id, times, Duration::from_millis(apart));
         }
     }
 
@@ -295,8 +323,8 @@ impl Membership {
         }
     }
 
-    fn is_in_doubt(&self, now: Instant) -> bool {
-        self.doubt_until.is_some_and(|until| until > now)
+    pub(super) fn is_in_doubt(&self, now: Instant) -> bool {
+        self.doubted_until(now).is_some()
     }
 
     /// A silence timer. Votes once the silence has lasted its limit.
@@ -328,10 +356,9 @@ impl Membership {
         }
         if self.many_fell_silent(now) {
             self.counters.many_silent += 1;
-            self.doubt_until = Some(now + DOUBT);
-            self.storm_until = Some(now + DOUBT + STORM);
+            self.storm.silent = Some(now);
         }
-        if let Some(until) = self.doubt_until.filter(|until| *until > now) {
+        if let Some(until) = self.doubted_until(now) {
             let spread = if self.is_storm(now) { self.up_to(STORM) } else { Duration::ZERO };
             self.timers.arm(until + spread, again);
             return;
@@ -351,12 +378,41 @@ impl Membership {
 
     /// Many fell silent together a moment ago: their verdicts are on their way from everywhere.
     pub(super) fn is_storm(&self, now: Instant) -> bool {
-        self.storm_until.is_some_and(|until| until > now)
+        let silent = self.storm.silent.is_some_and(|at| now < at + DOUBT + STORM);
+        silent || self.storm.accused.is_on(now)
+    }
+
+    /// Until when our own ears are not to be trusted, if they are not.
+    fn doubted_until(&self, now: Instant) -> Option<Instant> {
+        let silent = self.storm.silent.filter(|_| !self.storm.accused.is_on(now)).map(|at| at + DOUBT);
+        self.doubt_until.max(silent).filter(|until| *until > now)
+    }
+
+    /// Another says of one more that it is silent. Where they say so of many, it is not our ears: we say what we know.
+    pub(super) fn note_accused(&mut self, now: Instant) {
+        let was_on = self.storm.accused.is_on(now);
+        self.storm.accused.note(now);
+        if was_on || !self.storm.accused.is_on(now) || self.storm.silent.is_none() {
+            return;
+        }
+        let silent = self.peers.iter().filter(|(_, peer)| {
+            peer.watching.is_some() && !peer.standing.is_gone() && peer.silent_since() + SILENCE_MIN <= now
+        });
+        let silent: Vec<MemberId> = silent.map(|(id, _)| *id).collect();
+        for id in silent {
+            self.watches += 1;
+            let number = self.watches;
+            let wait = self.up_to(STORM);
+            if let Some(watching) = self.peers.get_mut(&id).and_then(|peer| peer.watching.as_mut()) {
+                watching.number = number;
+                self.timers.arm(now + wait, Timer::Silence(id, number));
+            }
+        }
     }
 
     /// More than 30 % of at least four targets silent together, and not yet doubted for it: we may be the deaf one.
     fn many_fell_silent(&self, now: Instant) -> bool {
-        if self.doubt_until.is_some_and(|until| now < until + 5 * DOUBT) {
+        if self.storm.silent.is_some_and(|at| now < at + 6 * DOUBT) || self.is_in_doubt(now) {
             return false;
         }
         let targets = || {
@@ -429,8 +485,17 @@ impl Membership {
 
     /// A newcomer is asked once, unless it has proven itself by then.
     pub(super) fn ask_first(&mut self, now: Instant, id: MemberId) {
-        if !self.table.get(&id).is_some_and(|entry| entry.proven) {
-            self.ask(now, id, FIRST_PINGS, FIRST_PINGS_APART);
+        if self.table.get(&id).is_some_and(|entry| entry.proven) {
+            return;
+        }
+        let patient = self.crowd.is_one(now) && self.table.proven() >= PROVEN_ENOUGH;
+        let until = self.peers.get(&id).map(|peer| peer.known + self.beacon_period() * PROVEN_BY_PERIODS);
+        match until.filter(|until| patient && now < *until) {
+            Some(until) => {
+                let wait = self.up_to(self.beacon_period());
+                self.timers.arm(until + wait, Timer::FirstAsk(id));
+            }
+            None => self.ask(now, id, FIRST_PINGS, FIRST_PINGS_APART),
         }
     }
 

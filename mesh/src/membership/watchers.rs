@@ -21,6 +21,7 @@ const CHOOSE_EVERY: Duration = Duration::from_secs(1);
 const CHOOSE_FIRST: Duration = Duration::from_millis(300);
 /// In an island of so many that all start together the choice is spread over this for each member.
 const CHOOSE_SPREAD_EACH: Duration = Duration::from_micros(800);
+const CHOOSE_SPREAD_EACH_IN_CROWD: Duration = Duration::from_millis(2);
 /// Whoever has been here so long is taken first: it will stay.
 const LONG_KNOWN: Duration = Duration::from_secs(10);
 /// A watcher that accused us wrongly so often in `ACCUSED_FOR` does not hear us: another takes its place.
@@ -66,8 +67,11 @@ impl Membership {
             return;
         }
         let members = u32::try_from(self.table.len()).unwrap_or(u32::MAX);
-        let spread = self.up_to(CHOOSE_SPREAD_EACH * members);
+        let each = if self.is_crowded(now) { CHOOSE_SPREAD_EACH_IN_CROWD } else { CHOOSE_SPREAD_EACH };
+        let spread = self.up_to(each * members);
         let at = match self.watched.chosen {
+            // Once for all who fall.
+            Some(_) if self.is_storm(now) => now + CHOOSE_EVERY + spread,
             Some(last) => now.max(last + CHOOSE_EVERY) + spread / 4,
             None => now.max(self.started + CHOOSE_FIRST) + spread,
         };
@@ -138,6 +142,11 @@ impl Membership {
             return;
         }
         self.note_deafness(now);
+        if self.watched.broadcast_due.is_none() && self.crowd.is_one(now) {
+            // Not all their first in the same moment.
+            let wait = self.up_to(self.beacon_period());
+            self.watched.broadcast_due = Some(now + wait);
+        }
         let due = self.watched.broadcast_due.is_none_or(|due| due <= now);
         let watchers = self.record.watchers.clone();
         if watchers.is_empty() && !due {

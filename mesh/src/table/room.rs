@@ -66,6 +66,11 @@ impl Room {
         }
     }
 
+    /// How many are unproven.
+    pub(super) fn taken(&self) -> usize {
+        self.heard.len() + self.told.len()
+    }
+
     /// Whom we were told of last.
     pub(super) fn latest_told(&self) -> Option<MemberId> {
         self.told.last().map(|(_, id)| *id)

@@ -130,8 +130,10 @@ fn a_one_way_cut_is_one_suspicion_at_most_a_minute_and_no_death() {
     for count in [3, 9] {
         let mut wire = Wire::of(count);
         wire.run_for(3 * SECOND);
-        // Node 1 hears node 0 no more; everybody else does.
-        wire.unheard.insert((0, 1));
+        // A watcher of node 0 hears it no more; everybody else does.
+        let watchers = wire.nodes[0].self_member().unwrap().record.watchers.clone();
+        let deaf = (1..count).find(|at| watchers.contains(&wire.nodes[*at].id())).unwrap();
+        wire.unheard.insert((0, deaf));
         for minute in 0..2 {
             for events in &mut wire.events {
                 events.clear();
@@ -143,13 +145,13 @@ fn a_one_way_cut_is_one_suspicion_at_most_a_minute_and_no_death() {
                 assert!(events <= 2, "{events} events at {at} of {count} in minute {minute}");
             }
         }
-        assert_eq!(wire.standing(1, 0), Some(Standing::Alive));
+        assert_eq!(wire.standing(deaf, 0), Some(Standing::Alive));
         let id = wire.nodes[0].id();
-        let seen = wire.nodes[1].members().find(|member| member.id == id).unwrap();
+        let seen = wire.nodes[deaf].members().find(|member| member.id == id).unwrap();
         assert_eq!((seen.reachable, seen.reason), (false, Some(Reason::Unheard)), "of {count}");
         wire.unheard.clear();
         wire.run_for(2 * SECOND);
-        let seen = wire.nodes[1].members().find(|member| member.id == id).unwrap();
+        let seen = wire.nodes[deaf].members().find(|member| member.id == id).unwrap();
         assert_eq!((seen.reachable, seen.reason), (true, None), "of {count}");
     }
 }

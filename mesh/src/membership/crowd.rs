@@ -1,0 +1,148 @@
+//! Crowds: so many newcomers within a second that what is done for each of a few would drown all.
+//!
+//! A power cut ends and a thousand members start at once, or two halves of an island are plugged together. In a crowd a record's
+//! copies are a second apart, greetings and tables are left out, and questions wait; whoever missed a record
+//! notices it by its author's next beacon and asks for that record alone.
+//!
+//! Source: NETWORK.md, "Crowds".
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::{Destination, Membership, Timer};
+
+/// So many newcomers within [`WITHIN`] are a crowd, so many accused a storm. Smaller islands than this see neither.
+const SURGE_MIN: u32 = 64;
+const WITHIN: Duration = Duration::from_secs(1);
+/// It has passed so long after the last that made it one.
+const PASSED: Duration = Duration::from_secs(2);
+/// So many who speak and are unknown are a group that has been here for longer, and that does not know us either.
+pub(super) const GROUP_MIN: usize = 32;
+/// Then everybody says its own record once more within this, but not more than once in [`INTRODUCED_EVERY`].
+const INTRODUCED_WITHIN: Duration = Duration::from_millis(500);
+/// They begin about as late as we.
+const SKEW: Duration = Duration::from_millis(150);
+const INTRODUCED_EVERY: Duration = Duration::from_secs(3);
+/// The copies of a record in a crowd come so late that most who missed it have asked by then.
+const COPIES: u32 = 2;
+const COPY_AFTER: Duration = Duration::from_secs(1);
+const COPY_SPREAD: Duration = Duration::from_millis(300);
+
+/// How often something happened lately, and whether that is much.
+#[derive(Debug, Default)]
+pub(super) struct Surge {
+    since: Option<Instant>,
+    count: u32,
+    until: Option<Instant>,
+}
+
+impl Surge {
+    /// It happened once more.
+    pub(super) fn note(&mut self, now: Instant) {
+        if self.since.is_none_or(|since| now.saturating_duration_since(since) >= WITHIN) {
+            self.since = Some(now);
+            self.count = 0;
+        }
+        self.count = self.count.saturating_add(1);
+        if self.count >= SURGE_MIN {
+            self.until = Some(now + PASSED);
+        }
+    }
+
+    pub(super) fn is_on(&self, now: Instant) -> bool {
+        self.until.is_some_and(|until| now < until)
+    }
+}
+
+/// Newcomers lately.
+#[derive(Debug, Default)]
+pub(super) struct Crowd {
+    newcomers: Surge,
+    /// When we last said our record for a group of strangers.
+    introduced: Option<Instant>,
+}
+
+impl Crowd {
+    /// One more newcomer was heard.
+    pub(super) fn note(&mut self, now: Instant) {
+        self.newcomers.note(now);
+    }
+
+    pub(super) fn is_one(&self, now: Instant) -> bool {
+        self.newcomers.is_on(now)
+    }
+
+    /// Whether a group of strangers is being met now: its members say their records, as we do.
+    pub(super) fn is_met(&self, now: Instant) -> bool {
+        self.introduced.is_some_and(|at| now.saturating_duration_since(at) < INTRODUCED_WITHIN + SKEW)
+    }
+}
+
+impl Membership {
+    /// There is a group of strangers: says our record to them all, in our turn. A table for each of them that
+    /// each of us fetched would cost a thousand times as much.
+    pub(super) fn introduce_soon(&mut self, now: Instant) {
+        let lately = |at: Instant| now.saturating_duration_since(at) < INTRODUCED_EVERY;
+        // Whoever is only just joining is about to get the table of the group.
+        if !self.joining.is_complete() || self.crowd.introduced.is_some_and(lately) {
+            return;
+        }
+        self.crowd.introduced = Some(now);
+        let wait = self.up_to(INTRODUCED_WITHIN);
+        self.timers.arm(now + wait, Timer::Introduce);
+    }
+
+    /// Our record once more, as it is.
+    pub(super) fn introduce(&mut self, now: Instant) {
+        if !self.leaving
+            && let Some((_, bytes)) = self.record_said.clone()
+        {
+            self.copy_in_crowd(now, bytes.clone());
+            self.send(Destination::Everyone, bytes);
+        }
+    }
+
+    /// Whether many come or go at once, so that their records are not said three times.
+    pub(super) fn is_crowded(&self, now: Instant) -> bool {
+        self.crowd.is_one(now) || self.is_storm(now)
+    }
+
+    /// The copies of this record of ours that are said where there is a crowd.
+    pub(super) fn copy_in_crowd(&mut self, now: Instant, bytes: Bytes) {
+        for turn in 1..=COPIES {
+            let wait = COPY_AFTER * turn + self.up_to(COPY_SPREAD);
+            self.timers.arm(now + wait, Timer::CopyInCrowd(bytes.clone()));
+        }
+    }
+
+    pub(super) fn send_copy_in_crowd(&mut self, now: Instant, bytes: Bytes) {
+        let current = self.record_said.as_ref().is_some_and(|(_, said)| *said == bytes);
+        if current && self.is_crowded(now) && !self.leaving {
+            self.send(Destination::Everyone, bytes);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_within_a_second_are_a_surge_for_two_more() {
+        let start = Instant::now();
+        let after = |milliseconds| start + Duration::from_millis(milliseconds);
+        let mut surge = Surge::default();
+        for number in 0..63 {
+            surge.note(after(number));
+        }
+        assert!(!surge.is_on(after(63)));
+        surge.note(after(999));
+        assert!(surge.is_on(after(999)) && surge.is_on(after(2_998)) && !surge.is_on(after(2_999)));
+        let mut few = Surge::default();
+        for number in 0..1_000 {
+            few.note(after(number * 16));
+            assert!(!few.is_on(after(number * 16)));
+        }
+    }
+}
