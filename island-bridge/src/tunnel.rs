@@ -15,7 +15,7 @@
 //!
 //! Source: NETWORK.md, "Tunnels".
 
-use std::future::Future;
+use std::future::{Future, pending};
 use std::io;
 use std::pin::Pin;
 use std::time::Duration;
@@ -175,6 +175,21 @@ const BROKEN: u32 = 1;
 impl Sending {
     fn new(send: SendStream, counts: &Counts) -> Self {
         Self { send, is_over: false, counts: counts.clone() }
+    }
+
+    /// Why the other side reads no more; to be waited for by whoever writes. Writing does not always learn of it: quinn 0.11
+    /// (quinn-proto 0.11.19, `write_source`) says that a stopped stream is blocked while the window of its connection is
+    /// full, and wakes nobody later if the stream's own is full, too. To be removed once it says `Stopped` first.
+    fn stopped(&self) -> impl Future<Output = io::Error> + Send + use<> {
+        let stopped = self.send.stopped();
+        async {
+            match stopped.await {
+                Ok(Some(_)) => io::ErrorKind::BrokenPipe.into(),
+                Err(error) => error.into(),
+                // It has all: whoever writes is done, or about to be.
+                Ok(None) => pending().await,
+            }
+        }
     }
 }
 

@@ -1,11 +1,10 @@
 //! Bytes carried between a tunnel and a connection, each way without a copy of ours: what has come over QUIC is written as it
 //! lies in memory, many packets at once, and what is read is handed over to QUIC as it was read.
 
-use std::future::{Future, pending, poll_fn};
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
 
 use bytes::{Buf, Bytes, BytesMut};
-use quinn::{StoppedError, VarInt};
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 
 use super::stream::{Receiving, TunnelStream};
@@ -22,7 +21,7 @@ const CHUNKS: usize = 48;
 pub(super) async fn carry(tunnel: &mut TunnelStream, near: &mut dyn Duplex) -> io::Result<(u64, u64)> {
     let (read, write) = tokio::io::split(near);
     let (sending, receiving) = tunnel.halves();
-    let stopped = stopped(sending.send.stopped());
+    let stopped = sending.stopped();
     let up = async {
         tokio::select! {
             biased;
@@ -33,18 +32,6 @@ pub(super) async fn carry(tunnel: &mut TunnelStream, near: &mut dyn Duplex) -> i
     let moved = tokio::try_join!(up, down(receiving, write))?;
     tunnel.is_over();
     Ok(moved)
-}
-
-/// Why the other side reads no more. Writing does not always learn of it: quinn 0.11 (quinn-proto 0.11.19, `write_source`) says
-/// that a stopped stream is blocked while the window of its connection is full, and wakes nobody later if the stream's own
-/// is full, too. To be removed once it says `Stopped` first.
-async fn stopped(stopped: impl Future<Output = Result<Option<VarInt>, StoppedError>>) -> io::Error {
-    match stopped.await {
-        Ok(Some(_)) => io::ErrorKind::BrokenPipe.into(),
-        Err(error) => error.into(),
-        // It has all: whoever writes is done, or about to be.
-        Ok(None) => pending().await,
-    }
 }
 
 async fn up(mut near: ReadHalf<&mut dyn Duplex>, sending: &mut Sending) -> io::Result<u64> {

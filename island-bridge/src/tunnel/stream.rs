@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::backlog::Inbound;
 use super::carry::carry;
-use super::{Carrying, Duplex, Io, Sending};
+use super::{BoxFuture, Carrying, Duplex, Io, Sending};
 
 /// What the tunnels over one link have carried.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -72,6 +72,8 @@ impl Counts {
 /// An open tunnel's stream on one link.
 pub(super) struct TunnelStream {
     sending: Sending,
+    /// See [`Sending::stopped`]; once writing has had to wait.
+    stopped: Option<BoxFuture<io::Error>>,
     inbound: Arc<Inbound>,
     /// Came with the frame before.
     rest: Bytes,
@@ -109,7 +111,7 @@ impl Receiving<'_> {
 impl TunnelStream {
     pub(super) fn new(sending: Sending, inbound: Arc<Inbound>, rest: Bytes) -> Self {
         sending.counts.0.opened.fetch_add(1, Ordering::Relaxed);
-        Self { sending, inbound, rest, is_shut: false, is_read: false }
+        Self { sending, stopped: None, inbound, rest, is_shut: false, is_read: false }
     }
 
     pub(super) fn halves(&mut self) -> (&mut Sending, Receiving<'_>) {
@@ -120,6 +122,15 @@ impl TunnelStream {
     /// Both halves have come to an orderly end.
     pub(super) fn is_over(&mut self) {
         self.sending.is_over = true;
+    }
+
+    /// While we wait to write more: ready with the reason when nobody reads on.
+    fn poll_stopped(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let sending = &self.sending;
+        let stopped = self.stopped.get_or_insert_with(|| Box::pin(sending.stopped()));
+        let why = ready!(stopped.as_mut().poll(context));
+        self.stopped = None;
+        Poll::Ready(Err(why))
     }
 
     fn note_end(&mut self) {
@@ -164,8 +175,10 @@ impl AsyncWrite for TunnelStream {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let written = AsyncWrite::poll_write(Pin::new(&mut self.sending.send), context, bytes);
-        if let Poll::Ready(Ok(length)) = written {
-            self.sending.counts.sent(length);
+        match written {
+            Poll::Ready(Ok(length)) => self.sending.counts.sent(length),
+            Poll::Ready(Err(_)) => {}
+            Poll::Pending => ready!(self.poll_stopped(context))?,
         }
         written
     }

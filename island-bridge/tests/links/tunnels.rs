@@ -254,6 +254,23 @@ async fn many_that_are_not_read_do_not_hold_up_the_others() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bridge_between_two_links_ends_what_the_far_one_cuts() {
+    let (north, south, _east) = line().await;
+    let way = open(&["south", "east"], READS_NOTHING);
+    let mut writing = Vec::new();
+    for _ in 0..20 {
+        let mut tunnel = timeout(PATIENCE, north.tunnel(way.clone())).await.unwrap().unwrap();
+        writing.push(tokio::spawn(async move { tunnel.io.write_all(&vec![0; MUCH]).await }));
+    }
+    // The window is full when those are cut that take nothing; whoever writes to them is to learn of it all the same.
+    south.shows(3, |link| link.tunnels.open <= 12).await;
+    north.shows(2, |link| link.tunnels.open <= 12).await;
+    writing.iter().for_each(tokio::task::JoinHandle::abort);
+    let echo = north.tunnel(open(&["south", "east"], ECHO)).await.unwrap();
+    timeout(PATIENCE, ends_as_it_should(echo)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn much_comes_through_a_tunnel() {
     let (north, _south, _) = pair().await;
     let mut tunnel = north.tunnel(open(&["south"], SAYS_MUCH)).await.unwrap();
