@@ -282,7 +282,7 @@ impl Membership {
         let fresh = peer.doubt.is_none();
         let was_down = peer.standing == Standing::Down;
         self.looked.doubted = true;
-        if fresh && voter != self.identity.id() {
+        if fresh && named && voter != self.identity.id() {
             self.note_accused(now);
         }
         let Some(peer) = self.peers.get_mut(&id) else { return };

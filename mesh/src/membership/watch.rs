@@ -388,7 +388,8 @@ impl Membership {
         self.doubt_until.max(silent).filter(|until| *until > now)
     }
 
-    /// Another says of one more that it is silent. Where they say so of many, it is not our ears: we say what we know.
+    /// A watcher of one more says that it is silent. Where they say so of many, it is not our ears: we say what we know.
+    /// Only watchers count, for few have named any one of them: no liar makes a storm alone.
     pub(super) fn note_accused(&mut self, now: Instant) {
         let was_on = self.storm.accused.is_on(now);
         self.storm.accused.note(now);
