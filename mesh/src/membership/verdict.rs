@@ -85,9 +85,8 @@ impl Membership {
                 doubt.ready = None;
             }
             self.ask_by_vote(now, id);
-            // In a storm not all at once: of those who ask a few are enough.
-            let spread = if self.is_storm(now) { self.up_to(CONSIDER_EVERY) } else { Duration::ZERO };
-            self.consider_at(now + CONSIDER_EVERY + spread, id);
+            let again = self.next_doubt(now, id);
+            self.consider_at(again, id);
             return;
         };
         let Some(peer) = self.peers.get_mut(&id) else { return };
@@ -110,14 +109,27 @@ impl Membership {
     /// votes, too, unless others have: whoever has enough of them answers with those.
     fn ask_by_vote(&mut self, now: Instant, id: MemberId) {
         let Some(peer) = self.peers.get(&id).filter(|_| self.is_storm(now)) else { return };
-        let Some(doubt) = peer.doubt.as_ref().filter(|doubt| !doubt.has_vote_of(&self.identity.id())) else {
-            return;
-        };
-        let asking = self.voters_besides_watchers(doubt, &id);
-        let lasts = now.saturating_duration_since(doubt.since) >= ASK_AFTER;
-        if lasts && asking < UNILATERAL && peer.last_sign() < doubt.since && !self.is_in_doubt(now) {
+        let Some(doubt) = peer.doubt.as_ref() else { return };
+        let ours = doubt.votes.get(&self.identity.id()).map(|vote| vote.at);
+        let lately = ours.is_some_and(|at| now.saturating_duration_since(at) < CONSIDER_EVERY);
+        let lasts = now.saturating_duration_since(doubt.since);
+        // What those were answered has not reached us, if it is still open then.
+        let others_ask =
+            self.voters_besides_watchers(doubt, &id) >= UNILATERAL && lasts < ASK_AFTER + CONSIDER_EVERY;
+        let silent = peer.last_sign() < doubt.since && !self.is_in_doubt(now);
+        if lasts >= ASK_AFTER && !lately && !others_ask && silent {
             self.vote(now, id);
         }
+    }
+
+    /// When a doubt without a verdict is looked at again. In a storm not by all at once: of those who ask a few are enough.
+    fn next_doubt(&mut self, now: Instant, id: MemberId) -> Instant {
+        if !self.is_storm(now) {
+            return now + CONSIDER_EVERY;
+        }
+        let since = self.peers.get(&id).and_then(|peer| peer.doubt.as_ref()).map_or(now, |doubt| doubt.since);
+        let spread = self.up_to(CONSIDER_EVERY);
+        (since + ASK_AFTER).max(now + CONSIDER_EVERY) + spread
     }
 
     /// Its watchers have come to agree on somebody whom others gave up without them: who is far away believes only them.

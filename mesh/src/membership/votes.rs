@@ -28,7 +28,7 @@ const VOTES_KEPT_MAX: usize = WATCHERS_MAX + 16;
 const COPIED_WITHIN: Duration = Duration::from_millis(150);
 /// The second copy of a vote. Required by DESIGN, section 5.
 const VOTE_COPY: Duration = Duration::from_millis(30);
-/// The same in a storm.
+/// The same in a storm: half of this later, and up to this more.
 const VOTE_COPY_IN_STORM: Duration = Duration::from_millis(900);
 /// So many who ask about the same member are not alone.
 const ASKING_MANY: usize = 2;
@@ -92,7 +92,8 @@ impl Membership {
         self.send_to_each(&others, &bytes);
         self.say_young_record(&id);
         self.send(Destination::Everyone, bytes.clone());
-        let copy = if self.is_storm(now) { self.up_to(VOTE_COPY_IN_STORM) } else { VOTE_COPY };
+        let storm = self.is_storm(now);
+        let copy = if storm { VOTE_COPY_IN_STORM / 2 + self.up_to(VOTE_COPY_IN_STORM) } else { VOTE_COPY };
         self.timers.arm(now + copy, Timer::VoteCopy(id, bytes.clone()));
         self.ask(now, id, 3, Duration::from_millis(30));
         let own = self.id();
