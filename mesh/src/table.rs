@@ -205,6 +205,12 @@ impl Table {
         self.entries.len()
     }
 
+    /// Whether this member is there and proven.
+    #[must_use]
+    pub fn is_proven(&self, id: &MemberId) -> bool {
+        self.entries.get(id).is_some_and(|entry| entry.proven)
+    }
+
     /// How many of them are proven.
     #[must_use]
     pub fn proven(&self) -> usize {

@@ -91,6 +91,9 @@ impl Membership {
         self.tell_own_word(&bytes, self.record.draining);
         let copies = if self.record.draining { URGENT } else { NEWS };
         self.tell_for_the_deaf(&bytes);
+        if !self.record.draining {
+            self.copy_in_crowd(now, bytes.clone());
+        }
         self.say_thrice(now, bytes, copies);
         self.timers.disarm(|timer| *timer == Timer::Refresh);
         let refresh = self.jittered(REFRESH);
@@ -109,18 +112,21 @@ impl Membership {
         for after in copies {
             self.timers.arm(now + after, Timer::Copy(bytes.clone()));
         }
-        self.copy_in_crowd(now, bytes.clone());
         self.send(Destination::Everyone, bytes);
     }
 
     /// One more copy, unless its word has been replaced by a newer one meanwhile.
     pub(super) fn send_copy(&mut self, now: Instant, bytes: Bytes) {
-        let current = self.record_said.as_ref().is_some_and(|(_, said)| *said == bytes);
         // Whoever missed it asks for it where much is said.
         let is_asked_for = self.is_crowded(now) && !self.record.draining;
-        if self.pay_farewell(&bytes) || (current && !self.leaving && !is_asked_for) {
+        if self.pay_farewell(&bytes) || (self.is_our_record(&bytes) && !is_asked_for) {
             self.send(Destination::Everyone, bytes);
         }
+    }
+
+    /// Whether these bytes are our record as it is now, and we are here to stay.
+    pub(super) fn is_our_record(&self, bytes: &Bytes) -> bool {
+        !self.leaving && self.record_said.as_ref().is_some_and(|(_, said)| said == bytes)
     }
 
     pub(super) fn refresh_record(&mut self, now: Instant) {

@@ -29,23 +29,38 @@ const COPIES: u32 = 2;
 const COPY_AFTER: Duration = Duration::from_secs(1);
 const COPY_SPREAD: Duration = Duration::from_millis(300);
 
-/// How often something happened lately, and whether that is much.
+/// How often something has happened since the first time within [`WITHIN`].
+#[derive(Debug, Default)]
+pub(super) struct Tally(Option<(Instant, u32)>);
+
+impl Tally {
+    pub(super) fn count(&self, now: Instant) -> u32 {
+        self.current(now).map_or(0, |(_, count)| count)
+    }
+
+    /// It happened once more.
+    pub(super) fn note(&mut self, now: Instant) {
+        let (since, count) = self.current(now).unwrap_or((now, 0));
+        self.0 = Some((since, count.saturating_add(1)));
+    }
+
+    fn current(&self, now: Instant) -> Option<(Instant, u32)> {
+        self.0.filter(|(since, _)| now.saturating_duration_since(*since) < WITHIN)
+    }
+}
+
+/// Whether something happens often.
 #[derive(Debug, Default)]
 pub(super) struct Surge {
-    since: Option<Instant>,
-    count: u32,
+    lately: Tally,
     until: Option<Instant>,
 }
 
 impl Surge {
     /// It happened once more.
     pub(super) fn note(&mut self, now: Instant) {
-        if self.since.is_none_or(|since| now.saturating_duration_since(since) >= WITHIN) {
-            self.since = Some(now);
-            self.count = 0;
-        }
-        self.count = self.count.saturating_add(1);
-        if self.count >= SURGE_MIN {
+        self.lately.note(now);
+        if self.lately.count(now) >= SURGE_MIN {
             self.until = Some(now + PASSED);
         }
     }
@@ -117,8 +132,7 @@ impl Membership {
     }
 
     pub(super) fn send_copy_in_crowd(&mut self, now: Instant, bytes: Bytes) {
-        let current = self.record_said.as_ref().is_some_and(|(_, said)| *said == bytes);
-        if current && self.is_crowded(now) && !self.leaving {
+        if self.is_our_record(&bytes) && self.is_crowded(now) {
             self.send(Destination::Everyone, bytes);
         }
     }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use super::crowd::Tally;
 use super::meet::FOR_YOU;
 use super::{Destination, Fetch, Membership, Source, Timer};
 use crate::member::{MemberId, Stamp};
@@ -30,11 +31,10 @@ const ASK_SOON: Duration = Duration::from_millis(300);
 const START_MAX: Duration = Duration::from_secs(5);
 /// A table that has not come within this is asked for elsewhere too: 20,000 members take half of it.
 const FETCH_PATIENCE: Duration = Duration::from_secs(2);
-/// So many tables are fetched for offers within this.
-const TAKEN_MAX: u8 = 2;
+/// So many tables are fetched for offers within a second.
+const TAKEN_MAX: u32 = 2;
 /// All differ where many start together, and what is missing shows in beacons.
-const TAKEN_IN_CROWD_MAX: u8 = 1;
-const TAKEN_WITHIN: Duration = Duration::from_secs(1);
+const TAKEN_IN_CROWD_MAX: u32 = 1;
 /// So many members answer each attempt.
 const ANSWERS: usize = 3;
 /// A cookie is good for one to two of these.
@@ -57,8 +57,8 @@ pub(super) struct Joining {
     asked: Option<Instant>,
     complete: bool,
     offers: BTreeMap<MemberId, (u64, SocketAddr)>,
-    /// Tables fetched for offers, and since when these are counted.
-    taken: Option<(Instant, u8)>,
+    /// Tables fetched for offers.
+    taken: Tally,
     pub(super) fetching: Option<MemberId>,
     admitted: BTreeMap<IpAddr, Instant>,
     /// The latest hellos, so that each is answered once, by however many paths it comes.
@@ -76,7 +76,7 @@ impl Joining {
             asked: None,
             complete: false,
             offers: BTreeMap::new(),
-            taken: None,
+            taken: Tally::default(),
             fetching: None,
             admitted: BTreeMap::new(),
             answered: VecDeque::new(),
@@ -369,17 +369,15 @@ impl Membership {
         if self.joining.fetching.is_some() {
             return;
         }
-        let (since, fetched) = self.joining.taken.unwrap_or((now, 0));
         let most = if self.crowd.is_one(now) { TAKEN_IN_CROWD_MAX } else { TAKEN_MAX };
-        if now < since + TAKEN_WITHIN && fetched >= most && self.joining.complete {
+        if self.joining.taken.count(now) >= most && self.joining.complete {
             self.joining.offers.clear();
             return;
         }
         let ours = self.digest();
         while let Some((id, (digest, at))) = self.joining.offers.pop_first() {
             if !self.joining.complete || digest != ours {
-                let over = now >= since + TAKEN_WITHIN;
-                self.joining.taken = Some(if over { (now, 1) } else { (since, fetched + 1) });
+                self.joining.taken.note(now);
                 self.wish(now, id, vec![at]);
                 return;
             }

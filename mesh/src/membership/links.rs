@@ -32,7 +32,7 @@ impl Membership {
     /// Where members heard by ourselves listen for greetings: the discovery `port` at the address each was heard from.
     #[must_use]
     pub fn proven_addresses(&self, port: u16) -> Vec<SocketAddr> {
-        let proven = self.peers.iter().filter(|(id, _)| self.table.get(id).is_some_and(|entry| entry.proven));
+        let proven = self.peers.iter().filter(|(id, _)| self.table.is_proven(id));
         proven.filter_map(|(_, peer)| peer.from).map(|at| SocketAddr::new(at.ip(), port)).collect()
     }
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use rand::RngExt;
 
-use super::crowd::GROUP_MIN;
+use super::crowd::{GROUP_MIN, Tally};
 use super::{Membership, Source, Timer};
 use crate::member::{MemberId, Standing};
 use crate::wire::Beacon;
@@ -35,7 +35,6 @@ const ASKS_APART: Duration = Duration::from_millis(100);
 /// So many strangers are asked in a second, and in a crowd: an unverified beacon costs no more questions than that.
 const ASKED_MAX: u32 = 4;
 const ASKED_IN_CROWD_MAX: u32 = 64;
-const ASKED_WITHIN: Duration = Duration::from_secs(1);
 /// In a crowd so many strangers are those whose first words were lost.
 const FEW: usize = 16;
 /// A record we lack is asked for after up to this: a copy may be on its way.
@@ -48,8 +47,8 @@ pub(super) const FOR_YOU: u8 = u8::MAX;
 pub(super) struct Strangers {
     heard: BTreeMap<MemberId, Stranger>,
     armed: bool,
-    /// How many are asked, and since when these are counted.
-    asked: Option<(Instant, u32)>,
+    /// Those that are asked.
+    asked: Tally,
 }
 
 #[derive(Debug)]
@@ -62,10 +61,11 @@ struct Stranger {
 impl Strangers {
     /// Whether one more may be asked; counts it.
     fn may_ask(&mut self, now: Instant, most: u32) -> bool {
-        let current = self.asked.filter(|(since, _)| now.saturating_duration_since(*since) < ASKED_WITHIN);
-        let (since, count) = current.unwrap_or((now, 0));
-        self.asked = Some((since, (count + 1).min(most)));
-        count < most
+        let may = self.asked.count(now) < most;
+        if may {
+            self.asked.note(now);
+        }
+        may
     }
 }
 

@@ -203,8 +203,7 @@ impl Membership {
     /// counts nothing before its signature is checked, and its source is held to a stranger's rate.
     pub(super) fn is_heard_there(&self, author: &MemberId, from: Source) -> bool {
         let heard = self.peers.get(author).and_then(|peer| peer.from);
-        heard.is_some_and(|heard| heard.ip() == from.addr.ip())
-            && self.table.get(author).is_some_and(|entry| entry.proven)
+        heard.is_some_and(|heard| heard.ip() == from.addr.ip()) && self.table.is_proven(author)
     }
 
     /// Our key has said something in `epoch` that we did not: start above it, or stop.

@@ -131,7 +131,7 @@ impl Membership {
 
     /// Somebody's connection to `hint.target` was refused. Its watchers ask it.
     pub(super) fn hear_hint(&mut self, now: Instant, author: &MemberId, hint: &Hint) -> Result<(), Refused> {
-        if !self.table.get(author).is_some_and(|entry| entry.proven) {
+        if !self.table.is_proven(author) {
             return Err(Refused::Unasked);
         }
         if self.peers.get(&hint.target).is_none_or(|peer| peer.watching.is_none()) {

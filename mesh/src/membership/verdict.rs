@@ -174,7 +174,7 @@ impl Membership {
     /// How many of those who voted are there still, and no mere claims.
     fn sound_voters(&self, doubt: &Doubt) -> usize {
         let counts = |voter: &&MemberId| {
-            let proven = self.table.get(voter).is_some_and(|entry| entry.proven);
+            let proven = self.table.is_proven(voter);
             **voter == self.id() || proven && !self.is_known_gone(voter)
         };
         doubt.votes.keys().filter(counts).count()
@@ -197,7 +197,7 @@ impl Membership {
     fn undoubted_besides(&self, id: &MemberId, heard_by_us: bool) -> usize {
         let there = |(other, peer): &(&MemberId, &super::Peer)| {
             let alive = *other != id && peer.standing == Standing::Alive && !peer.mute;
-            alive && self.table.get(other).is_some_and(|entry| entry.proven)
+            alive && self.table.is_proven(other)
         };
         usize::from(heard_by_us) + self.peers.iter().filter(there).take(UNILATERAL).count()
     }
@@ -262,7 +262,7 @@ impl Membership {
     /// A newer word of `id`, which reached us at `at`: what was said before it counts no more. `direct`: heard by ourselves.
     pub(super) fn life_sign(&mut self, now: Instant, id: MemberId, stamp: Stamp, direct: bool, at: Instant) {
         let own = self.id();
-        let proven = self.table.get(&id).is_some_and(|entry| entry.proven);
+        let proven = self.table.is_proven(&id);
         let Some(peer) = self.peers.get_mut(&id) else { return };
         peer.learned = peer.learned.max(Some(at));
         let was_mute = peer.mute;

@@ -122,8 +122,7 @@ impl Membership {
         if !down || self.leaving || !(asked || self.is_short_of_votes(now, &id)) {
             return;
         }
-        let ours = self.is_watcher_of(&self.id(), &id) || self.is_substitute_for(&id);
-        if ours && self.spoken.may_renew(now, id) {
+        if self.speaks_for(&id) && self.spoken.may_renew(now, id) {
             self.vote(now, id);
         }
     }
@@ -248,10 +247,7 @@ impl Membership {
         }
         // A watcher's first vote may only be late.
         let late = self.is_storm(now) && named && held.is_none();
-        let asks = from.is_some()
-            && peer.standing == Standing::Down
-            && self.table.get(&voter).is_some_and(|entry| entry.proven)
-            && !late;
+        let asks = from.is_some() && peer.standing == Standing::Down && self.table.is_proven(&voter) && !late;
         let (bytes, stamp) = (word.bytes.clone(), word.header.stamp);
         let vote = Vote { bytes, stamp, record: record.seq, last, at: now };
         self.keep_vote(now, id, voter, vote);
@@ -283,10 +279,6 @@ impl Membership {
         let fresh = peer.doubt.is_none();
         let was_down = peer.standing == Standing::Down;
         self.looked.doubted = true;
-        if fresh && named && voter != self.identity.id() {
-            self.note_accused(now);
-        }
-        let Some(peer) = self.peers.get_mut(&id) else { return };
         let doubt = peer.doubt.get_or_insert_with(|| {
             let votes = BTreeMap::new();
             Box::new(Doubt { since: now, votes, ready: None, certified: false, number: 0 })
@@ -299,6 +291,9 @@ impl Membership {
             return;
         }
         let is_first = doubt.votes.insert(voter, vote).is_none();
+        if fresh && named && voter != self.id() {
+            self.note_accused(now);
+        }
         if was_down && is_first {
             self.tell_vote(&id, &voter);
         }

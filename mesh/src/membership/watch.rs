@@ -189,6 +189,11 @@ impl Membership {
         self.alive_besides(id).filter(|other| lot(id, other) < mine).take(SUBSTITUTES).count() < SUBSTITUTES
     }
 
+    /// Whether it is for us to say that `id` is silent: as one of those it named, or who stand in for them.
+    pub(super) fn speaks_for(&self, id: &MemberId) -> bool {
+        self.is_watcher_of(&self.id(), id) || self.is_substitute_for(id)
+    }
+
     /// Who watches `id`: those it named, or those who stand in for them. Without ourselves. O(members) in the second case.
     pub(super) fn watchers_of(&self, id: &MemberId) -> Vec<MemberId> {
         let record = self.table.get(id).and_then(|entry| entry.record.as_ref());
@@ -210,7 +215,7 @@ impl Membership {
 
     /// Begins, goes on or ends to watch `id`.
     pub(super) fn reconsider_watching(&mut self, now: Instant, id: MemberId) {
-        if self.is_watcher_of(&self.id(), &id) && !self.table.get(&id).is_some_and(|entry| entry.proven) {
+        if self.is_watcher_of(&self.id(), &id) && !self.table.is_proven(&id) {
             // It counts on us from now on.
             self.ask(now, id, FIRST_PINGS, FIRST_PINGS_APART);
         }
@@ -317,8 +322,7 @@ impl Membership {
         let unproven = self.table.get(&id).is_some_and(|entry| !entry.proven);
         let voted = |peer: &Peer| peer.doubt.as_ref().is_some_and(|doubt| doubt.has_vote_of(&self.id()));
         let settled = self.peers.get(&id).is_none_or(|peer| peer.standing.is_gone() || voted(peer));
-        let ours = || self.is_watcher_of(&self.id(), &id) || self.is_substitute_for(&id);
-        if unproven && !settled && !self.is_in_doubt(now) && ours() {
+        if unproven && !settled && !self.is_in_doubt(now) && self.speaks_for(&id) {
             self.vote(now, id);
         }
     }
@@ -486,7 +490,7 @@ impl Membership {
 
     /// A newcomer is asked once, unless it has proven itself by then.
     pub(super) fn ask_first(&mut self, now: Instant, id: MemberId) {
-        if self.table.get(&id).is_some_and(|entry| entry.proven) {
+        if self.table.is_proven(&id) {
             return;
         }
         let patient = self.crowd.is_one(now) && self.table.proven() >= PROVEN_ENOUGH;
