@@ -1,6 +1,7 @@
 //! Several islands with overlapping networks, joined by bridges over a [`Sea`].
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,7 @@ use crate::island::Island;
 use crate::network::Host;
 use crate::node::{self, Node};
 use crate::runner::Run;
-use crate::sea::Sea;
+use crate::sea::{QUIC_PORT, Sea};
 
 /// Every island calls its own network this.
 const INSIDE: &str = "eth0";
@@ -80,6 +81,16 @@ impl Archipelago {
         let bridge = Bridge { node: None, host, island, key, address, state };
         self.bridges.insert(label.to_owned(), bridge);
         Ok(())
+    }
+
+    /// A bridge on north and one on south, the first with a link to the second.
+    pub(crate) fn join(&mut self) -> Result<()> {
+        self.bridge("north", "n-bridge")?;
+        self.bridge("south", "s-bridge")?;
+        let (north, south) = (self.bridges["n-bridge"].key.clone(), self.bridges["s-bridge"].key.clone());
+        let at = SocketAddr::from((self.bridges["s-bridge"].address, QUIC_PORT));
+        self.start("s-bridge", &allow(&north))?;
+        self.start("n-bridge", &link(&south, at))
     }
 
     /// Starts a bridge with these `--link` and `--allow`.

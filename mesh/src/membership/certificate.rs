@@ -73,8 +73,11 @@ impl Membership {
     }
 
     /// Another copy of a certificate, if its member has not spoken meanwhile.
-    pub(super) fn certificate_copy(&mut self, id: MemberId, bytes: Bytes) {
-        if !self.leaving && self.peers.get(&id).is_some_and(|peer| peer.doubt.is_some()) {
+    pub(super) fn certificate_copy(&mut self, now: Instant, id: MemberId, bytes: Bytes) {
+        if !self.leaving
+            && !self.is_storm(now)
+            && self.peers.get(&id).is_some_and(|peer| peer.doubt.is_some())
+        {
             self.send(Destination::Everyone, bytes);
         }
     }

@@ -16,7 +16,9 @@ use super::{Destination, Membership, Timer};
 const SURGE_MIN: u32 = 64;
 const WITHIN: Duration = Duration::from_secs(1);
 /// It has passed so long after the last that made it one.
-const PASSED: Duration = Duration::from_secs(2);
+const CROWD_PASSED: Duration = Duration::from_secs(2);
+/// Till then the slowest verdicts of a storm have been found.
+const STORM_PASSED: Duration = Duration::from_secs(3);
 /// So many who speak and are unknown are a group that has been here for longer, and that does not know us either.
 pub(super) const GROUP_MIN: usize = 32;
 /// Then everybody says its own record once more within this, but not more than once in [`INTRODUCED_EVERY`].
@@ -28,6 +30,8 @@ const INTRODUCED_EVERY: Duration = Duration::from_secs(3);
 const COPIES: u32 = 2;
 const COPY_AFTER: Duration = Duration::from_secs(1);
 const COPY_SPREAD: Duration = Duration::from_millis(300);
+/// All of them have been sent after this.
+pub(super) const COPIED_WITHIN: Duration = Duration::from_millis(2_300);
 
 /// How often something has happened since the first time within [`WITHIN`].
 #[derive(Debug, Default)]
@@ -50,18 +54,27 @@ impl Tally {
 }
 
 /// Whether something happens often.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Surge {
     lately: Tally,
+    passed: Duration,
     until: Option<Instant>,
 }
 
 impl Surge {
+    pub(super) fn of_newcomers() -> Self {
+        Self { lately: Tally::default(), passed: CROWD_PASSED, until: None }
+    }
+
+    pub(super) fn of_accused() -> Self {
+        Self { lately: Tally::default(), passed: STORM_PASSED, until: None }
+    }
+
     /// It happened once more.
     pub(super) fn note(&mut self, now: Instant) {
         self.lately.note(now);
         if self.lately.count(now) >= SURGE_MIN {
-            self.until = Some(now + PASSED);
+            self.until = Some(now + self.passed);
         }
     }
 
@@ -71,11 +84,17 @@ impl Surge {
 }
 
 /// Newcomers lately.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Crowd {
     newcomers: Surge,
     /// When we last said our record for a group of strangers.
     introduced: Option<Instant>,
+}
+
+impl Default for Crowd {
+    fn default() -> Self {
+        Self { newcomers: Surge::of_newcomers(), introduced: None }
+    }
 }
 
 impl Crowd {
@@ -146,14 +165,14 @@ mod tests {
     fn many_within_a_second_are_a_surge_for_two_more() {
         let start = Instant::now();
         let after = |milliseconds| start + Duration::from_millis(milliseconds);
-        let mut surge = Surge::default();
+        let mut surge = Surge::of_newcomers();
         for number in 0..63 {
             surge.note(after(number));
         }
         assert!(!surge.is_on(after(63)));
         surge.note(after(999));
         assert!(surge.is_on(after(999)) && surge.is_on(after(2_998)) && !surge.is_on(after(2_999)));
-        let mut few = Surge::default();
+        let mut few = Surge::of_newcomers();
         for number in 0..1_000 {
             few.note(after(number * 16));
             assert!(!few.is_on(after(number * 16)));

@@ -40,8 +40,8 @@ pub(super) enum Timer {
     FirstAsk(MemberId),
     /// Ask this member once more, or give it up, if these questions (by their nonce) are still open.
     Ask(MemberId, Epoch, u64),
-    /// The second copy of our vote about this member.
-    VoteCopy(MemberId, Bytes),
+    /// A copy of our vote about this member; in a storm, which.
+    VoteCopy(MemberId, Bytes, usize),
     /// What do the votes about this member come to? Only the latest counts, by its number.
     Consider(MemberId, u64),
     /// Say the certificate about this member, unless somebody has.

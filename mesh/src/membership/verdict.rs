@@ -7,10 +7,10 @@
 
 use std::time::{Duration, Instant};
 
-use super::votes::Doubt;
+use super::votes::{Doubt, Vote};
 use super::{Membership, Timer};
 use crate::event::EventKind;
-use crate::member::{MemberId, Reason, Stamp, Standing};
+use crate::member::{MemberId, Reason, Record, Stamp, Standing};
 
 /// A certificate takes effect after this, unless a newer word comes first. Required by DESIGN, section 5.
 const EFFECT_AFTER: Duration = Duration::from_millis(50);
@@ -23,7 +23,19 @@ const VOTE_KEPT: Duration = Duration::from_secs(5);
 /// A doubt is looked at again this often.
 const CONSIDER_EVERY: Duration = Duration::from_millis(500);
 /// In a storm a doubt that lasts longer is one's own: others have heard more.
-const ASK_AFTER: Duration = Duration::from_secs(1);
+const ASK_AFTER: Duration = Duration::from_millis(1_100);
+
+/// Whoever asked before that has been answered, or nobody can.
+const ANSWERED_WITHIN: Duration = Duration::from_millis(700);
+
+/// How many of so many watchers that count decide. Required by DESIGN, section 5.
+fn quorum_of(living: usize) -> usize {
+    match living {
+        0 | 1 => living,
+        2..=4 => 2,
+        _ => 3,
+    }
+}
 
 /// How a verdict came about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -113,13 +125,18 @@ impl Membership {
         let ours = doubt.votes.get(&self.identity.id()).map(|vote| vote.at);
         let lately = ours.is_some_and(|at| now.saturating_duration_since(at) < CONSIDER_EVERY);
         let lasts = now.saturating_duration_since(doubt.since);
-        // What those were answered has not reached us, if it is still open then.
-        let others_ask =
-            self.voters_besides_watchers(doubt, &id) >= UNILATERAL && lasts < ASK_AFTER + CONSIDER_EVERY;
+        let others_ask = self.asked_lately(now, doubt, &id) >= UNILATERAL;
         let silent = peer.last_sign() < doubt.since && !self.is_in_doubt(now);
         if lasts >= ASK_AFTER && !lately && !others_ask && silent {
-            self.vote(now, id);
+            self.vote_once(now, id);
         }
+    }
+
+    /// How many who are no watchers of `id` voted lately: what they were answered may have yet to reach us.
+    fn asked_lately(&self, now: Instant, doubt: &Doubt, id: &MemberId) -> usize {
+        let lately = |vote: &Vote| now.saturating_duration_since(vote.at) < ANSWERED_WITHIN;
+        let others = doubt.votes.iter().filter(|(voter, _)| !self.is_watcher_of(voter, id));
+        others.filter(|(_, vote)| lately(vote)).count()
     }
 
     /// When a doubt without a verdict is looked at again. In a storm not by all at once: of those who ask a few are enough.
@@ -152,23 +169,36 @@ impl Membership {
             return None;
         }
         let living = self.living_watchers(&record.watchers);
-        let named =
-            record.watchers.iter().filter(|id| doubt.votes.contains_key(*id) && !self.is_known_gone(id));
-        let quorum = match living {
-            0 => usize::MAX,
-            1 => 1,
-            2..=4 => 2,
-            _ => 3,
-        };
-        if named.count() >= quorum {
+        if living > 0 && self.named_voters(doubt, record).count() >= quorum_of(living) {
             return Some(Verdict::Certified);
         }
-        if living > 0 && !doubt.is_undecided(now) {
+        if living > 0 && !self.is_undecided(now, doubt) {
             return None;
         }
         let voters = self.sound_voters(doubt);
         let needed = self.undoubted_besides(id, peer.heard.is_some()).clamp(1, UNILATERAL);
         (voters >= needed).then_some(Verdict::Unilateral)
+    }
+
+    /// Whose votes about `id` count by now, and how many are needed: of its watchers, or of anybody if all those are gone or
+    /// do not agree for long.
+    pub(super) fn count_of_votes(&self, now: Instant, id: &MemberId) -> Option<(Vec<MemberId>, usize)> {
+        let doubt = self.peers.get(id)?.doubt.as_ref()?;
+        let record = &self.table.get(id)?.record.as_ref()?.value;
+        let living = self.living_watchers(&record.watchers);
+        let named: Vec<MemberId> = self.named_voters(doubt, record).copied().collect();
+        let agree = living > 0 && named.len() >= quorum_of(living);
+        let anybody = living == 0 || self.is_undecided(now, doubt) && !agree;
+        Some(if anybody {
+            (doubt.votes.keys().copied().collect(), UNILATERAL)
+        } else {
+            (named, quorum_of(living))
+        })
+    }
+
+    /// The watchers named in this record that have voted and are there still.
+    fn named_voters<'a>(&self, doubt: &Doubt, record: &'a Record) -> impl Iterator<Item = &'a MemberId> {
+        record.watchers.iter().filter(|id| doubt.votes.contains_key(*id) && !self.is_known_gone(id))
     }
 
     /// How many of those who voted are there still, and no mere claims.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::{Destination, Entry, Membership, Source, Timer};
+use super::{Destination, Entry, Membership, Source, Timer, crowd};
 use crate::member::{MemberId, Seq, Stamp, Standing};
 use crate::verify::{Refused, Verified, Word};
 use crate::wire::limits::WATCHERS_MAX;
@@ -22,14 +22,20 @@ const SHOWN_AFTER: Duration = Duration::from_millis(30);
 const NEWS: Duration = Duration::from_millis(200);
 /// Watchers that do not agree for so long are helped out. Required by DESIGN, section 5.
 const UNDECIDED: Duration = Duration::from_secs(2);
+/// The same in a storm, where watchers wait for each other's end: of two that watch each other neither falls before.
+const UNDECIDED_IN_STORM: Duration = Duration::from_secs(1);
 /// Votes kept for one member: of its watchers, and of some others.
 const VOTES_KEPT_MAX: usize = WATCHERS_MAX + 16;
 /// All copies of a record have been sent after this, see `announce`.
 const COPIED_WITHIN: Duration = Duration::from_millis(150);
 /// The second copy of a vote. Required by DESIGN, section 5.
 const VOTE_COPY: Duration = Duration::from_millis(30);
-/// The same in a storm: half of this later, and up to this more.
-const VOTE_COPY_IN_STORM: Duration = Duration::from_millis(900);
+/// In a storm copies come later, when one knows who else has voted: one after this and up to as much again, the next so
+/// much after that, when most of what has to be said in a storm has been, and the last for those that it depends on alone.
+const VOTE_COPY_IN_STORM: Duration = Duration::from_millis(300);
+const VOTE_COPIES_APART_IN_STORM: [Duration; 2] = [Duration::from_millis(700), Duration::from_millis(300)];
+/// Where there is one vote more than needed so many voters say the second of those; one less for each vote more.
+const VOTERS_COPYING: usize = 2;
 /// So many who ask about the same member are not alone.
 const ASKING_MANY: usize = 2;
 
@@ -58,21 +64,30 @@ pub(super) struct Doubt {
 }
 
 impl Doubt {
-    /// Whether watchers have not agreed for a while.
-    pub(super) fn is_undecided(&self, now: Instant) -> bool {
-        now.saturating_duration_since(self.since) >= UNDECIDED
-    }
-
     pub(super) fn has_vote_of(&self, id: &MemberId) -> bool {
         self.votes.contains_key(id)
     }
 }
 
 impl Membership {
+    /// Whether watchers have not agreed for a while.
+    pub(super) fn is_undecided(&self, now: Instant, doubt: &Doubt) -> bool {
+        let patience = if self.is_storm(now) { UNDECIDED_IN_STORM } else { UNDECIDED };
+        now.saturating_duration_since(doubt.since) >= patience
+    }
+
     /// Says that `id` is silent, and asks it once more.
     pub(super) fn vote(&mut self, now: Instant, id: MemberId) {
-        let Some((record, last)) = self.judged_by(&id) else { return };
-        let Some(peer) = self.peers.get(&id) else { return };
+        let Some(bytes) = self.vote_once(now, id) else { return };
+        let copy =
+            if self.is_storm(now) { VOTE_COPY_IN_STORM + self.up_to(VOTE_COPY_IN_STORM) } else { VOTE_COPY };
+        self.timers.arm(now + copy, Timer::VoteCopy(id, bytes, 0));
+    }
+
+    /// The same without copies of it. Returns what was said.
+    pub(super) fn vote_once(&mut self, now: Instant, id: MemberId) -> Option<Bytes> {
+        let (record, last) = self.judged_by(&id)?;
+        let peer = self.peers.get(&id)?;
         let silence = now.saturating_duration_since(peer.silent_since());
         let vote = Suspect {
             target: id,
@@ -90,21 +105,21 @@ impl Membership {
             others.extend(said.value.watchers.iter().filter(|watcher| **watcher != own));
         }
         self.send_to_each(&others, &bytes);
-        self.say_young_record(&id);
+        self.say_young_record(now, &id);
         self.send(Destination::Everyone, bytes.clone());
-        let storm = self.is_storm(now);
-        let copy = if storm { VOTE_COPY_IN_STORM / 2 + self.up_to(VOTE_COPY_IN_STORM) } else { VOTE_COPY };
-        self.timers.arm(now + copy, Timer::VoteCopy(id, bytes.clone()));
         self.ask(now, id, 3, Duration::from_millis(30));
         let own = self.id();
-        self.keep_vote(now, id, own, Vote { bytes, stamp, record: record.seq, last, at: now });
+        let vote = Vote { bytes: bytes.clone(), stamp, record: record.seq, last, at: now };
+        self.keep_vote(now, id, own, vote);
+        Some(bytes)
     }
 
     /// Whoever fell silent right after it changed its record has not sent all copies of it, and votes are worth nothing
     /// where it is missing.
-    fn say_young_record(&mut self, id: &MemberId) {
+    fn say_young_record(&mut self, now: Instant, id: &MemberId) {
         let Some(peer) = self.peers.get(id) else { return };
-        if peer.silent_since() >= peer.recorded + COPIED_WITHIN {
+        let copied = if self.crowd.is_one(now) { crowd::COPIED_WITHIN } else { COPIED_WITHIN };
+        if peer.silent_since() >= peer.recorded + copied {
             return;
         }
         let record = self.table.get(id).and_then(|entry| entry.record.as_ref());
@@ -165,8 +180,8 @@ impl Membership {
         }
     }
 
-    /// The second copy of our vote, if it still stands.
-    pub(super) fn vote_copy(&mut self, id: MemberId, bytes: Bytes) {
+    /// One more copy of our vote, if it still stands: the first, or in a storm that of this number.
+    pub(super) fn vote_copy(&mut self, now: Instant, id: MemberId, bytes: Bytes, number: usize) {
         let own = self.id();
         let stands = self
             .peers
@@ -174,9 +189,34 @@ impl Membership {
             .and_then(|peer| peer.doubt.as_ref())
             .and_then(|doubt| doubt.votes.get(&own))
             .is_some_and(|vote| vote.bytes == bytes);
-        if stands && !self.leaving {
-            self.send(Destination::Everyone, bytes);
+        if !stands || self.leaving {
+            return;
         }
+        if !self.is_storm(now) {
+            self.send(Destination::Everyone, bytes);
+            return;
+        }
+        if self.needs_vote_copy(now, &id, number) {
+            self.send(Destination::Everyone, bytes.clone());
+        }
+        if let Some(apart) = VOTE_COPIES_APART_IN_STORM.get(number) {
+            self.timers.arm(now + *apart, Timer::VoteCopy(id, bytes, number + 1));
+        }
+    }
+
+    /// Whether a copy of our vote about `id` is worth its bytes: each is where no vote may be missed; where there are more
+    /// than needed, the second of some, so that hardly anybody misses too many.
+    fn needs_vote_copy(&self, now: Instant, id: &MemberId, number: usize) -> bool {
+        let Some((voters, needed)) = self.count_of_votes(now, id) else { return false };
+        let own = self.id();
+        let spare = voters.len().saturating_sub(needed);
+        let before_us = voters.iter().filter(|voter| **voter < own).count();
+        let worth = match number {
+            0 => spare == 0,
+            1 => spare == 0 || before_us + spare <= VOTERS_COPYING,
+            _ => needed == 1,
+        };
+        worth && voters.contains(&own)
     }
 
     /// The record that names the watchers of `id`, and the newest word of it in that life.

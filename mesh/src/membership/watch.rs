@@ -57,7 +57,7 @@ const UNHEARD_MIN: Duration = Duration::from_secs(3);
 const UNHEARD_PERIODS: u32 = 4;
 /// In a storm, where certificates are said less often.
 const UNHEARD_MIN_IN_STORM: Duration = Duration::from_millis(1_500);
-const UNHEARD_PERIODS_IN_STORM: f64 = 2.2;
+const UNHEARD_PERIODS_IN_STORM: f64 = 1.5;
 /// How many of those are asked in one look.
 const UNHEARD_ASKED_MAX: usize = 64;
 /// How often we look.
@@ -127,12 +127,18 @@ impl Watching {
 }
 
 /// That many fall silent at once.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Storm {
     /// When many of those that we watch were.
     silent: Option<Instant>,
     /// Whom others accuse.
     accused: Surge,
+}
+
+impl Default for Storm {
+    fn default() -> Self {
+        Self { silent: None, accused: Surge::of_accused() }
+    }
 }
 
 /// What the last look around found.
@@ -159,7 +165,7 @@ impl Membership {
             return Some(Role::Named);
         }
         let forsaken = !self.has_living(&record.watchers);
-        let undecided = peer.doubt.as_ref().is_some_and(|doubt| doubt.is_undecided(now));
+        let undecided = peer.doubt.as_ref().is_some_and(|doubt| self.is_undecided(now, doubt));
         if !(forsaken || undecided) || !self.is_substitute_for(id) {
             return None;
         }
@@ -280,7 +286,7 @@ impl Membership {
                 unheard.push(*id);
             }
             let stand_in = peer.watching.as_ref().is_some_and(|watching| watching.role != Role::Named);
-            let undecided = peer.doubt.as_ref().is_some_and(|doubt| doubt.is_undecided(now));
+            let undecided = peer.doubt.as_ref().is_some_and(|doubt| self.is_undecided(now, doubt));
             doubted |= stand_in || peer.doubt.is_some();
             if stand_in || undecided || is_forsaken() {
                 forsaken.push(*id);
@@ -301,7 +307,10 @@ impl Membership {
     fn doubt_unheard(&mut self, now: Instant, id: MemberId, most: Duration) {
         self.settle_raw(now, id);
         let Some(peer) = self.peers.get(&id) else { return };
-        if peer.watching.is_some() || peer.doubt.as_ref().is_some_and(|doubt| doubt.has_vote_of(&self.id())) {
+        let doubt = peer.doubt.as_ref();
+        // In a storm it is enough that somebody has said so, unless that leads to nothing.
+        let said = self.is_storm(now) && doubt.is_some_and(|doubt| !self.is_undecided(now, doubt));
+        if said || peer.watching.is_some() || doubt.is_some_and(|doubt| doubt.has_vote_of(&self.id())) {
             return;
         }
         if now.saturating_duration_since(peer.last_sign()) < most {
@@ -311,7 +320,7 @@ impl Membership {
         if unanswered && !self.is_in_doubt(now) {
             self.vote(now, id);
         } else {
-            let (times, apart) = if self.is_storm(now) { (2, 50) } else { (4, 100) };
+            let (times, apart) = if self.is_storm(now) { (3, 50) } else { (4, 100) };
             self.ask(now, id, times, Duration::from_millis(apart));
         }
     }

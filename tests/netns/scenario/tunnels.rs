@@ -10,14 +10,13 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::Claim;
 use super::bridges::{OF_NORTH, OF_SOUTH, PATIENCE, Pair, asking, found};
-use crate::archipelago::{Archipelago, allow, link};
+use crate::archipelago::Archipelago;
 use crate::client::Connection;
 use crate::figures;
 use crate::load::{Load, Plan};
 use crate::measure::percentile;
 use crate::network::Host;
 use crate::runner::Run;
-use crate::sea::QUIC_PORT;
 use crate::service::Service;
 
 mod carrying;
@@ -201,12 +200,7 @@ fn slow_south(run: &Run, arguments: &[&str]) -> Result<(Archipelago, Vec<Service
         there.nodes.push(sidecar);
         services.push(service);
     }
-    both.bridge("north", "n-bridge")?;
-    both.bridge("south", "s-bridge")?;
-    let (north, south) = (both.bridges["n-bridge"].key.clone(), both.bridges["s-bridge"].key.clone());
-    let at = SocketAddr::from((both.bridges["s-bridge"].address, QUIC_PORT));
-    both.start("s-bridge", &allow(&north))?;
-    both.start("n-bridge", &link(&south, at))?;
+    both.join()?;
     both.complete(6, PATIENCE)?;
     let (client, hub) = asking(&mut both, "north")?;
     found(&client, hub, "/figures/slow")?;

@@ -98,3 +98,19 @@ fn whom_nobody_ever_heard_is_forgotten_by_all() {
     wire.run_for(60 * SECOND);
     assert_eq!(lists(&wire), 0);
 }
+
+#[test]
+fn who_differed_a_moment_ago_and_agrees_by_now_makes_nobody_fetch_a_table() {
+    let mut wire = Wire::of(40);
+    wire.run_for(3 * SECOND);
+    let now = wire.now;
+    let others: Vec<MemberId> = wire.nodes[1..].iter().map(Membership::id).collect();
+    let node = &mut wire.nodes[0];
+    for id in &others {
+        node.note_difference(now, *id, 1);
+    }
+    let much_later = now + 20 * SECOND;
+    node.catch_up(much_later);
+    node.catch_up(much_later + 20 * SECOND);
+    assert!(node.poll_fetch().is_none());
+}

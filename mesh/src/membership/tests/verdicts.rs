@@ -307,3 +307,48 @@ fn two_groups_that_are_plugged_together_know_each_other_within_a_second() {
         assert_eq!(alive, 11, "at {at}");
     }
 }
+
+/// How often each vote about a node that falls is said to all, in a storm, where so many of its six watchers live.
+fn copies_of_votes_in_storm(living: usize) -> Vec<usize> {
+    let mut wire = Wire::of(14);
+    wire.run_for(3 * SECOND);
+    let (_, record) = record_of(&wire, 0);
+    let watchers: Vec<usize> = (1..14).filter(|at| record.watchers.contains(&wire.nodes[*at].id())).collect();
+    assert_eq!(watchers.len(), 6);
+    wire.cut[0] = true;
+    for at in &watchers[living..] {
+        wire.cut[*at] = true;
+    }
+    wire.run_for(400 * MS);
+    let now = wire.now;
+    for node in &mut wire.nodes {
+        for _ in 0..64 {
+            node.note_accused(now);
+        }
+    }
+    wire.recorded.clear();
+    wire.run_for(1_700 * MS);
+    let voters: BTreeSet<MemberId> = watchers[..living].iter().map(|at| wire.nodes[*at].id()).collect();
+    let mut said: BTreeMap<Bytes, usize> = BTreeMap::new();
+    for bytes in &wire.recorded {
+        let word = crate::verify::verify(MeshTag::of("test"), bytes.clone()).unwrap();
+        if let Some(Message::Suspect(vote)) = &word.message
+            && vote.target == wire.nodes[0].id()
+            && voters.contains(&word.header.author)
+        {
+            *said.entry(bytes.clone()).or_default() += 1;
+        }
+    }
+    for at in (1..14).filter(|at| !wire.cut[*at]) {
+        assert_eq!(wire.standing(at, 0), Some(Standing::Down), "at {at}");
+    }
+    // Besides, to the accused and to the other five.
+    said.into_values().map(|times| times - 6).collect()
+}
+
+#[test]
+fn in_a_storm_a_vote_is_said_again_where_it_may_not_be_missed() {
+    assert_eq!(copies_of_votes_in_storm(6), [1; 6]);
+    assert_eq!(copies_of_votes_in_storm(2), [3; 2]);
+    assert_eq!(copies_of_votes_in_storm(3).into_iter().sum::<usize>(), 5);
+}

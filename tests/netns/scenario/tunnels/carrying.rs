@@ -31,11 +31,10 @@ use tokio::runtime::{self, Runtime};
 use tokio::sync::oneshot;
 
 use super::{PATIENCE, Tunnel};
-use crate::archipelago::{Archipelago, allow, link};
+use crate::archipelago::Archipelago;
 use crate::network::Host;
 use crate::node::Node;
 use crate::runner::Run;
-use crate::sea::QUIC_PORT;
 
 /// UDP port of the bare stream.
 const BARE_PORT: u16 = 6000;
@@ -134,12 +133,7 @@ struct Rig {
 impl Rig {
     fn start(run: &Run, bytes: &Bytes) -> Result<Self> {
         let mut both = Archipelago::new(run, &["north", "south"])?;
-        both.bridge("north", "n-bridge")?;
-        both.bridge("south", "s-bridge")?;
-        let (north, south) = (both.bridges["n-bridge"].key.clone(), both.bridges["s-bridge"].key.clone());
-        let at = SocketAddr::from((both.bridges["s-bridge"].address, QUIC_PORT));
-        both.start("s-bridge", &allow(&north))?;
-        both.start("n-bridge", &link(&south, at))?;
+        both.join()?;
         let (near, far) = (both.island("north")?.host("n-giver")?, both.island("south")?.host("s-giver")?);
         let near = Member::join(&near, "north", bytes.clone())?;
         let far = Member::join(&far, "south", bytes.clone())?;
