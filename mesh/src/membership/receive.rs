@@ -316,6 +316,7 @@ impl Membership {
             *peer = Peer::new(now);
             peer.from = source;
         }
+        self.abroad.far.forget_end(&id);
         self.consider_island(now, id, from.is_some());
         self.publish(now, id, Some(EventKind::Joined));
         self.tell_word_of(&id, &word.bytes);

@@ -200,6 +200,7 @@ impl Membership {
     /// A member of our own island is listed no more because its time is over.
     pub(in crate::membership) fn tell_forgotten(&mut self, now: Instant, id: MemberId) {
         self.unlist(now, id);
+        self.abroad.far.forget_end(&id);
         self.news(News::Forgotten(id));
     }
 

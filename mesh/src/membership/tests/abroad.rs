@@ -485,18 +485,53 @@ fn a_farewell_is_told_abroad_by_a_bridge_that_never_knew_the_record() {
 }
 
 #[test]
-fn a_farewell_known_before_the_record_goes_back_to_the_link_that_brought_the_record() {
+fn a_farewell_known_before_the_record_is_told_to_all_links_and_stands() {
     let mut south = island("south", Instant::now(), 300);
     let (id, goodbye) = (Identity::for_test(77).id(), farewell(77, 9));
     let now = south.now;
     south.nodes[BRIDGE].handle_datagram(now, broadcast_from(50), goodbye.clone()).unwrap();
     south.settle();
-    south.news[BRIDGE].clear();
-    let record = announce(77, 8, "north");
-    hear_far(&mut south, BRIDGE, std::slice::from_ref(&record), false);
-    let link = Identity::for_test(900).id();
-    assert_eq!(told_of(&mut south, id), [(record, false, Some(link)), (goodbye, true, None)]);
+    // Also to the one that is about to bring the record.
+    assert_eq!(told_of(&mut south, id), [(goodbye, true, None)]);
+    hear_far(&mut south, BRIDGE, &[announce(77, 8, "north")], false);
+    assert_eq!(told_of(&mut south, id), [], "it stays said");
     assert_eq!(far_standing(&south, BRIDGE, id), Some(Standing::Left));
+}
+
+/// The bridge has lost all that it knew.
+fn start_bridge_anew(wire: &mut Wire, name: &str) {
+    let mut anew = Membership::new(on(name, BRIDGE, &["bridge"]), Identity::for_test(399), 7, wire.now);
+    anew.tell_outward();
+    let addresses = vec![Address { ip: address(BRIDGE).ip(), prefix: 16 }];
+    anew.set_interfaces(
+        wire.now,
+        vec![Interface { index: 1, name: "e".to_owned(), addresses, loopback: false }],
+    );
+    anew.start(wire.now);
+    wire.nodes[BRIDGE] = anew;
+    while wire.nodes[BRIDGE].poll_transmit().is_some() {}
+    wire.news[BRIDGE].clear();
+}
+
+#[test]
+fn a_farewell_that_a_new_bridge_hears_before_any_link_reaches_those_who_missed_it() {
+    let mut north = island("north", Instant::now(), 200);
+    north.run_for(2 * SECOND);
+    let (id, goodbye) = (Identity::for_test(77).id(), farewell(77, 9));
+    hear_far(&mut north, BRIDGE, &[announce(77, 8, "south")], false);
+    north.run_for(2 * SECOND);
+    assert_eq!(far_standing(&north, 0, id), Some(Standing::Alive));
+    start_bridge_anew(&mut north, "north");
+    let now = north.now;
+    north.nodes[BRIDGE].handle_datagram(now, broadcast_from(50), goodbye.clone()).unwrap();
+    north.settle();
+    assert_eq!(
+        told_of(&mut north, id),
+        [(goodbye, true, None)],
+        "no link brings it: all hear that it is known"
+    );
+    north.run_for(5 * SECOND);
+    assert_eq!(far_standing(&north, 0, id), Some(Standing::Left));
 }
 
 #[test]
@@ -504,19 +539,8 @@ fn a_bridge_that_has_just_started_tells_the_farewell_that_it_hears_and_all_belie
     let mut islands = Islands::new();
     let id = islands.south.nodes[0].id();
     assert_eq!(islands.seen(0), [Some(Standing::Alive); 2]);
-    // The bridge of south has lost all that it knew, and hears the member for the first time when it goes.
-    let mut anew =
-        Membership::new(on("south", BRIDGE, &["bridge"]), Identity::for_test(399), 7, islands.south.now);
-    anew.tell_outward();
-    let addresses = vec![Address { ip: address(BRIDGE).ip(), prefix: 16 }];
-    anew.set_interfaces(
-        islands.south.now,
-        vec![Interface { index: 1, name: "e".to_owned(), addresses, loopback: false }],
-    );
-    anew.start(islands.south.now);
-    islands.south.nodes[BRIDGE] = anew;
-    while islands.south.nodes[BRIDGE].poll_transmit().is_some() {}
-    islands.south.news[BRIDGE].clear();
+    // It hears the member for the first time when that goes.
+    start_bridge_anew(&mut islands.south, "south");
     islands.south.nodes[0].leave(islands.south.now, LeaveReason::Stopped);
     islands.run_for(SECOND);
     assert_eq!(islands.seen(0), [Some(Standing::Left); 2], "{id:?}");
