@@ -417,18 +417,20 @@ fn what_foreign_keys_say_on_the_wire_is_ignored() {
     assert_eq!(heard, Err(Refused::Island));
 }
 
+/// What the bridge has told of a member of its own island, and whether it was urgent.
+fn about(wire: &mut Wire, id: MemberId) -> Vec<(What, bool)> {
+    let news = std::mem::take(&mut wire.news[BRIDGE]);
+    let of = |news: News| match news {
+        News::Said { member, what, is_urgent, from: None, .. } if member == id => Some((what, is_urgent)),
+        _ => None,
+    };
+    news.into_iter().filter_map(of).collect()
+}
+
 #[test]
 fn a_bridge_tells_everything_that_others_must_know_of_its_island() {
     let mut north = island("north", Instant::now(), 200);
     north.run_for(2 * SECOND);
-    let about = |north: &mut Wire, id: MemberId| -> Vec<(What, bool)> {
-        let news = std::mem::take(&mut north.news[BRIDGE]);
-        let of = |news: News| match news {
-            News::Said { member, what, is_urgent, from: None, .. } if member == id => Some((what, is_urgent)),
-            _ => None,
-        };
-        news.into_iter().filter_map(of).collect()
-    };
     let (own, id) = (north.nodes[BRIDGE].id(), north.nodes[0].id());
     let said = north.news[BRIDGE].clone();
     assert!(said.iter().any(|news| matches!(news, News::Said { member, .. } if *member == own)));
@@ -557,12 +559,28 @@ fn a_verdict_on_one_of_ours_that_is_void_is_answered_with_its_pulse() {
     for _ in 0..3 {
         hear_far(&mut north, BRIDGE, std::slice::from_ref(&down), true);
     }
-    assert!(
-        matches!(&north.news[BRIDGE][..], [News::Said { what: What::Refuted, member, .. }] if *member == id),
-        "{:?}",
-        north.news[BRIDGE]
-    );
+    assert_eq!(about(&mut north, id), [(What::Refuted, true)]);
     assert_eq!(north.standing(BRIDGE, 0), Some(Standing::Alive));
+}
+
+#[test]
+fn a_bridge_that_hears_nothing_of_the_accused_does_not_speak_for_it() {
+    let mut north = island("north", Instant::now(), 200);
+    north.run_for(5 * SECOND);
+    let id = north.nodes[0].id();
+    let entry = north.nodes[BRIDGE].table.get(&id).unwrap();
+    let (record, newest) = (entry.record.as_ref().unwrap().stamp, entry.newest().unwrap());
+    assert!(record < newest);
+    north.news[BRIDGE].clear();
+    // Others have agreed before the bridge does, by votes that do not know the last that it heard.
+    north.cut[0] = true;
+    let down = certificates_about(200, record.seq.0, &[201, 202]).unwrap();
+    hear_far(&mut north, BRIDGE, &[down], true);
+    assert_eq!(north.standing(BRIDGE, 0), Some(Standing::Alive));
+    north.run_for(5 * SECOND);
+    assert_eq!(north.standing(BRIDGE, 0), Some(Standing::Down));
+    let told = about(&mut north, id);
+    assert!(!told.iter().any(|(what, _)| *what == What::Refuted), "{told:?}");
 }
 
 #[test]
