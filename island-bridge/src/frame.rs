@@ -8,6 +8,8 @@
 //! A link has three streams in each direction, so that nothing delays what matters: [`Stream::Control`],
 //! [`Stream::Table`], [`Stream::Urgent`]. Each tunnel is a stream of its own that starts with one frame: [`tunnel`].
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use isle_mesh::member::MemberId;
 
@@ -37,6 +39,9 @@ pub const BUCKET_BITS_MAX: u8 = 12;
 pub const HELD_MAX: usize = 8192;
 /// Most words in one frame of the urgent stream.
 pub const URGENT_WORDS_MAX: usize = 2;
+/// Most ways that are said to one island: the cheapest, and one over fewer islands.
+pub const WAYS_MAX: usize = 2;
+
 /// Most routes in one frame; more go into several.
 pub const ROUTES_MAX: usize = 32;
 /// Most islands in one frame of loads.
@@ -303,6 +308,23 @@ impl Route {
             Self::Reach(reach) => reach.path.destination(),
             Self::Withdrawn(island) => island,
         }
+    }
+
+    /// The same by the islands that they are about, in their order: at most [`WAYS_MAX`] of each, those before a withdrawal
+    /// left out. Of an island that is named, whatever was said before is over.
+    pub(crate) fn by_island(routes: impl IntoIterator<Item = Self>) -> BTreeMap<String, Vec<Self>> {
+        let mut by_island: BTreeMap<String, Vec<Self>> = BTreeMap::new();
+        for route in routes {
+            let of_island = by_island.entry(route.island().to_owned()).or_default();
+            let is_over = |said: &[Self]| matches!(said, [Self::Withdrawn(_)]);
+            if matches!(route, Self::Withdrawn(_)) || is_over(of_island) {
+                of_island.clear();
+            }
+            if of_island.len() < WAYS_MAX {
+                of_island.push(route);
+            }
+        }
+        by_island
     }
 }
 

@@ -215,7 +215,7 @@ impl Task {
 
     fn obey(&mut self, now: Instant) -> Result<(), EndReason> {
         let orders = self.link.orders.take();
-        self.session.say_routes(orders.routes.into_values());
+        self.session.say_routes(orders.routes.into_values().flatten());
         if let Some(loads) = orders.loads {
             self.session.say_load(loads);
         }

@@ -5,6 +5,9 @@
 //! the whole path. A path that names one's own island is never accepted, so no loop can be chosen however old the
 //! news is. To its own island it tells only what its own links bring: what another bridge said goes no further.
 //!
+//! A path has at most eight islands, so the cheapest may be too long to lead further where one of fewer islands does:
+//! both are told. So whoever is eight islands away at most is reached.
+//!
 //! A cheaper path replaces the chosen one only if it costs at most five sixths of it. What is no longer true is told
 //! at once; everything else that changed, once a second.
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
@@ -40,7 +43,7 @@ pub struct RouteTable {
     load: IslandLoad,
     links: BTreeMap<MemberId, Link>,
     /// What the other bridges of our island said.
-    bridges: BTreeMap<MemberId, BTreeMap<String, Reach>>,
+    bridges: BTreeMap<MemberId, Heard>,
     chosen: BTreeMap<String, Choice>,
     /// Islands that were chosen a way to and have none, with the time at which they are given up.
     doubted: BTreeMap<String, Instant>,
@@ -55,9 +58,12 @@ struct Link {
     island: String,
     cost: Duration,
     /// As the other side said it: its island is the first on each path.
-    heard: BTreeMap<String, Reach>,
+    heard: Heard,
     told: Told,
 }
+
+/// The ways to each island, at most [`WAYS_MAX`](crate::frame::WAYS_MAX).
+type Heard = BTreeMap<String, Vec<Reach>>;
 
 /// What has changed, for people and for whoever chooses where requests go.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -116,7 +122,10 @@ impl RouteTable {
     pub fn rename(&mut self, now: Instant, island: String) {
         let heard = self.links.values_mut().map(|link| &mut link.heard).chain(self.bridges.values_mut());
         for heard in heard {
-            heard.retain(|_, reach| !reach.path.contains(&island));
+            for reaches in heard.values_mut() {
+                reaches.retain(|reach| !reach.path.contains(&island));
+            }
+            heard.retain(|_, reaches| !reaches.is_empty());
         }
         self.island = island;
         self.refresh(now);
@@ -154,18 +163,16 @@ impl RouteTable {
         }
     }
 
-    /// What the other side of that link said, in its order. A path that names our own island, or does not start with
-    /// the other side's, counts as no path.
+    /// What the other side of that link said, in its order: of each island that is named, all ways there are. A path that
+    /// names our own island, or does not start with the other side's, counts as no path.
     pub fn link_routes(&mut self, now: Instant, peer: MemberId, routes: Vec<Route>) {
         let Some(link) = self.links.get_mut(&peer) else { return };
-        for route in routes {
-            let island = route.island().to_owned();
-            match route {
-                Route::Reach(reach) if reach.path.next() == link.island => {
-                    hear(&mut link.heard, &self.island, island, Some(reach));
-                }
-                _ => hear(&mut link.heard, &self.island, island, None),
-            }
+        for (island, routes) in Route::by_island(routes) {
+            let reaches = routes.into_iter().filter_map(|route| match route {
+                Route::Reach(reach) => Some(reach).filter(|reach| reach.path.next() == link.island),
+                Route::Withdrawn(_) => None,
+            });
+            hear(&mut link.heard, &self.island, island, reaches.collect());
         }
         self.refresh(now);
     }
@@ -175,8 +182,10 @@ impl RouteTable {
     pub fn link_load(&mut self, now: Instant, peer: MemberId, loads: Vec<(String, IslandLoad)>) {
         let Some(link) = self.links.get_mut(&peer) else { return };
         for (island, load) in loads {
-            let Some(reach) = link.heard.get_mut(&island) else { continue };
-            reach.load = load;
+            let Some(reaches) = link.heard.get_mut(&island) else { continue };
+            for reach in reaches {
+                reach.load = load;
+            }
             if let Some(choice) = self.chosen.get_mut(&island).filter(|choice| choice.via == Via::Link(peer))
             {
                 choice.reach.load = load;
@@ -189,8 +198,12 @@ impl RouteTable {
     /// All that another bridge of our own island can reach, by its newest ROUTES word; nothing, when it is gone.
     pub fn bridge_routes(&mut self, now: Instant, bridge: MemberId, reaches: Vec<Reach>) {
         let mut heard = BTreeMap::new();
-        for reach in reaches {
-            hear(&mut heard, &self.island, reach.path.destination().to_owned(), Some(reach));
+        for (island, routes) in Route::by_island(reaches.into_iter().map(Route::Reach)) {
+            let reaches = routes.into_iter().filter_map(|route| match route {
+                Route::Reach(reach) => Some(reach),
+                Route::Withdrawn(_) => None,
+            });
+            hear(&mut heard, &self.island, island, reaches.collect());
         }
         if heard.is_empty() {
             self.bridges.remove(&bridge);
@@ -245,7 +258,7 @@ impl RouteTable {
             return None;
         }
         let wanted = self.wanted_by_island();
-        let reaches = wanted.values().map(|(_, reach)| reach.clone()).collect();
+        let reaches = wanted.values().flatten().map(|(_, reach)| reach.clone()).collect();
         self.told.tell(now, wanted);
         Some(reaches)
     }
@@ -282,7 +295,7 @@ impl RouteTable {
         let mut chosen = BTreeMap::new();
         for island in self.known() {
             let before = self.chosen.get(island).map(|choice| choice.via);
-            if let Some(candidate) = select(self.candidates(island), before) {
+            if let Some(candidate) = cheapest(&self.candidates(island).collect::<Vec<_>>(), before) {
                 let reach = candidate.reach(candidate.path.clone());
                 chosen.insert(island.to_owned(), Choice { via: candidate.via, reach });
             }
@@ -329,19 +342,19 @@ impl RouteTable {
     }
 
     fn candidates(&self, island: &str) -> impl Iterator<Item = Candidate<'_>> {
-        let over_links = self.links.iter().filter_map(move |(peer, link)| {
-            let reach = link.heard.get(island)?;
-            Some(Candidate::new(Via::Link(*peer), reach, link.cost))
+        let over_links = self.links.iter().flat_map(move |(peer, link)| {
+            let reaches = link.heard.get(island).into_iter().flatten();
+            reaches.map(|reach| Candidate::new(Via::Link(*peer), reach, link.cost))
         });
-        let over_bridges = self.bridges.iter().filter_map(move |(bridge, heard)| {
-            let reach = heard.get(island)?;
-            Some(Candidate::new(Via::Bridge(*bridge), reach, Duration::ZERO))
+        let over_bridges = self.bridges.iter().flat_map(move |(bridge, heard)| {
+            let reaches = heard.get(island).into_iter().flatten();
+            reaches.map(|reach| Candidate::new(Via::Bridge(*bridge), reach, Duration::ZERO))
         });
         over_links.chain(over_bridges)
     }
 
-    /// What the other side of a link should know: our island, and the cheapest way to each other that does not lead
-    /// back through its own. So it learns of the way round before it needs it.
+    /// What the other side of a link should know: our island, and of the ways to each other that do not lead back through
+    /// its own the cheapest and the one over the fewest islands. So it learns of the way round before it needs it.
     fn wanted_by_link(&self, link: &Link) -> Wanted {
         let mut wanted = Wanted::new();
         if self.is_leaving {
@@ -352,16 +365,19 @@ impl RouteTable {
             let is_open = |way: &Candidate<'_>| {
                 !way.path.contains(&link.island) && way.path.islands().len() < PATH_ISLANDS_MAX
             };
-            let ways = self.candidates(island).filter(is_open);
-            if let Some(way) = select(ways, link.told.via(island))
-                && let Ok(path) = way.path.through(&self.island)
-            {
-                wanted.insert(island.to_owned(), (Some(way.via), way.reach(path)));
+            let ways: Vec<_> = self.candidates(island).filter(is_open).collect();
+            let told = worth_telling(&ways, link.told.via(island));
+            let through = |way: Candidate<'_>| {
+                way.path.through(&self.island).ok().map(|path| (Some(way.via), way.reach(path)))
+            };
+            let told: Vec<_> = told.filter_map(through).collect();
+            if !told.is_empty() {
+                wanted.insert(island.to_owned(), told);
             }
         }
         if let Ok(path) = Path::new(vec![self.island.clone()]) {
             let here = Reach { path, cost: Duration::ZERO, load: self.load };
-            wanted.insert(self.island.clone(), (None, here));
+            wanted.insert(self.island.clone(), vec![(None, here)]);
         }
         wanted
     }
@@ -373,17 +389,20 @@ impl RouteTable {
             return wanted;
         }
         for island in self.known() {
-            let ways = self.candidates(island).filter(|way| matches!(way.via, Via::Link(_)));
-            if let Some(way) = select(ways, self.told.via(island)) {
-                wanted.insert(island.to_owned(), (Some(way.via), way.reach(way.path.clone())));
+            let ways: Vec<_> =
+                self.candidates(island).filter(|way| matches!(way.via, Via::Link(_))).collect();
+            let told = worth_telling(&ways, self.told.via(island));
+            let told: Vec<_> = told.map(|way| (Some(way.via), way.reach(way.path.clone()))).collect();
+            if !told.is_empty() {
+                wanted.insert(island.to_owned(), told);
             }
         }
         wanted
     }
 }
 
-/// What somebody should know of each island, and through whom it goes; `None` for our own.
-type Wanted = BTreeMap<String, (Option<Via>, Reach)>;
+/// What somebody should know of each island, at most [`WAYS_MAX`](crate::frame::WAYS_MAX) ways, and through whom each goes; `None` for our own.
+type Wanted = BTreeMap<String, Vec<(Option<Via>, Reach)>>;
 
 impl<'a> Candidate<'a> {
     fn new(via: Via, reach: &'a Reach, further: Duration) -> Self {
@@ -396,18 +415,29 @@ impl<'a> Candidate<'a> {
 }
 
 /// The cheapest, but the one that was taken before unless that costs over a fifth more.
-fn select<'a>(ways: impl Iterator<Item = Candidate<'a>>, before: Option<Via>) -> Option<Candidate<'a>> {
-    let ways: Vec<_> = ways.collect();
-    let cheapest = ways.iter().min_by_key(|way| (way.cost, way.path.islands().len(), way.via))?;
+fn cheapest<'a>(ways: &[Candidate<'a>], before: Option<Via>) -> Option<Candidate<'a>> {
+    let by_cost = |way: &&Candidate<'_>| (way.cost, way.path.islands().len(), way.via);
+    let cheapest = ways.iter().min_by_key(by_cost)?;
     let is_near = |way: &&Candidate<'_>| Some(way.via) == before && way.cost * 5 <= cheapest.cost * 6;
-    Some(*ways.iter().find(is_near).unwrap_or(cheapest))
+    Some(*ways.iter().filter(is_near).min_by_key(by_cost).unwrap_or(cheapest))
+}
+
+/// That one, and one over the fewest islands if those are fewer. Which of them does not hang on costs, so it rarely changes.
+fn worth_telling<'a>(ways: &[Candidate<'a>], before: Option<Via>) -> impl Iterator<Item = Candidate<'a>> {
+    let cheapest = cheapest(ways, before);
+    let length = |way: &Candidate<'_>| way.path.islands().len();
+    let shortest = ways.iter().min_by_key(|way| (length(way), way.via, way.path)).copied();
+    let is_shorter = |way: &Candidate<'_>| cheapest.is_some_and(|cheapest| length(way) < length(&cheapest));
+    cheapest.into_iter().chain(shortest.filter(is_shorter))
 }
 
 /// Keeps what was said of `island` in place of what was said before, or nothing if it leads back to our own.
-fn hear(heard: &mut BTreeMap<String, Reach>, own: &str, island: String, reach: Option<Reach>) {
+fn hear(heard: &mut Heard, own: &str, island: String, mut reaches: Vec<Reach>) {
+    reaches.retain(|reach| !reach.path.contains(own));
     let has_room = heard.len() < ISLANDS_MAX || heard.contains_key(&island);
-    match reach {
-        Some(reach) if has_room && !reach.path.contains(own) => heard.insert(island, reach),
-        _ => heard.remove(&island),
-    };
+    if reaches.is_empty() || !has_room {
+        heard.remove(&island);
+    } else {
+        heard.insert(island, reaches);
+    }
 }

@@ -54,7 +54,7 @@ pub struct Session {
     incoming: Incoming,
     outgoing: Outgoing,
     /// The newest of each island that is still to be said.
-    routes_due: BTreeMap<String, Route>,
+    routes_due: BTreeMap<String, Vec<Route>>,
     load: Load,
     goodbye: Option<Parting>,
     /// What is still said when the link is over.
@@ -194,10 +194,10 @@ impl Session {
         }
     }
 
-    /// Which islands can be reached through us, as far as that has changed. Said as soon as the stream has room; of
-    /// each island only the newest.
+    /// Which islands can be reached through us, as far as that has changed: of each of them all ways. Said as soon as the
+    /// stream has room, all of one island in one frame; of each island only the newest.
     pub fn say_routes(&mut self, routes: impl IntoIterator<Item = Route>) {
-        self.routes_due.extend(routes.into_iter().map(|route| (route.island().to_owned(), route)));
+        self.routes_due.extend(Route::by_island(routes));
     }
 
     /// How busy islands are: ours, and those that routes were said for; those beyond the first [`LOADS_MAX`] are left
@@ -412,10 +412,10 @@ impl Session {
             return Some(frame);
         }
         let mut routes = Vec::new();
-        while routes.len() < ROUTES_MAX
-            && let Some((_, route)) = self.routes_due.pop_first()
+        while let Some(island) = self.routes_due.first_entry()
+            && routes.len() + island.get().len() <= ROUTES_MAX
         {
-            routes.push(route);
+            routes.extend(island.remove());
         }
         if !routes.is_empty() {
             return Some(Frame::Routes(routes));

@@ -208,10 +208,12 @@ enum Job {
         started_at: Instant,
         knock: usize,
     },
+    /// That packet is answered.
     Connect {
         link: usize,
         life: Instant,
         started_at: Instant,
+        knock: usize,
     },
     CallFailed {
         link: usize,
@@ -281,7 +283,7 @@ impl Archipelago {
             }
             Job::Merge(brought) => self.merge(brought),
             Job::Knock { link, life, started_at, knock } => self.knock(link, life, started_at, knock),
-            Job::Connect { link, life, started_at } => self.connect(link, life, started_at),
+            Job::Connect { link, life, started_at, knock } => self.connect(link, life, started_at, knock),
             Job::CallFailed { link, life, started_at } => self.call_failed(link, life, started_at),
             Job::Far { place, life, from, transfer } => self.bring_far(place, life, from, transfer),
         }

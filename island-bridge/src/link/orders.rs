@@ -1,5 +1,5 @@
 //! What a link is to say and do next. Of what is not taken yet only the newest is kept, so whoever gives an order
-//! never waits, however slow the link is: at most one route for each island, one list of loads, one end.
+//! never waits, however slow the link is: at most two routes for each island, one list of loads, one end.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,7 +23,7 @@ struct Shared {
 /// What was ordered and not taken.
 #[derive(Debug, Default)]
 pub(crate) struct Pending {
-    pub(crate) routes: BTreeMap<String, Route>,
+    pub(crate) routes: BTreeMap<String, Vec<Route>>,
     pub(crate) loads: Option<Vec<(String, IslandLoad)>>,
     /// What was lost since it was read is to come again.
     pub(crate) read_anew: bool,
@@ -44,7 +44,7 @@ impl Orders {
     pub(crate) fn say_routes(&self, routes: Vec<Route>) {
         if !routes.is_empty() {
             self.give(|pending| {
-                pending.routes.extend(routes.into_iter().map(|route| (route.island().to_owned(), route)));
+                pending.routes.extend(Route::by_island(routes));
             });
         }
     }

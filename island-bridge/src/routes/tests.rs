@@ -116,6 +116,29 @@ fn a_path_has_at_most_eight_islands() {
 }
 
 #[test]
+fn a_cheap_way_that_is_too_long_to_lead_further_does_not_hide_a_short_one() {
+    let (mut table, now) = two_links();
+    table.link_up(now, bridge(4), "e".into(), ms(500));
+    table.link_routes(now, bridge(1), routes(&[("b 2 3 4 5 6 x", 0)]));
+    table.link_routes(now, bridge(4), routes(&[("e", 0), ("e x", 1)]));
+    assert_eq!(way(&table, "x").map(|way| way.0), Some("b 2 3 4 5 6 x".into()));
+    let told = said(&mut table, now, 2);
+    assert_eq!(told[told.len() - 2..], ["a b 2 3 4 5 6 x", "a e x"], "the cheapest and the shortest");
+    let own = table.poll_own(now).unwrap().into_iter().filter(|reach| reach.path.destination() == "x");
+    assert_eq!(own.count(), 2, "other bridges hand on the short one");
+    // The next one takes the cheapest, and hands on the other.
+    let mut next = RouteTable::new("c".into());
+    next.link_up(now, bridge(1), "a".into(), ms(9));
+    next.link_up(now, bridge(2), "d".into(), ms(9));
+    next.link_routes(now, bridge(1), routes(&[("a", 0), ("a b 2 3 4 5 6 x", 10), ("a e x", 502)]));
+    assert_eq!(way(&next, "x").map(|way| way.0), Some("a b 2 3 4 5 6 x".into()));
+    assert_eq!(said(&mut next, now, 2), ["c a", "c", "c a e x"]);
+    // All that is said of an island at once is all there is.
+    next.link_routes(now, bridge(1), routes(&[("a e x", 502)]));
+    assert_eq!(way(&next, "x").map(|way| way.0), Some("a e x".into()));
+}
+
+#[test]
 fn a_loss_is_told_at_once_and_what_is_only_better_once_a_second() {
     let (mut table, now) = two_links();
     said(&mut table, now, 2);

@@ -17,7 +17,7 @@ const LOSS_INTERVAL: Duration = Duration::from_millis(50);
 /// Told to a link, or to our own island.
 #[derive(Debug)]
 pub(super) struct Told {
-    said: BTreeMap<String, (Option<Via>, Reach)>,
+    said: Wanted,
     said_at: Option<Instant>,
     /// What is to be said, since when.
     pending: Option<(Pending, Instant)>,
@@ -43,9 +43,9 @@ impl Told {
         Self { with_load: true, ..Self::of_link() }
     }
 
-    /// Through whom `island` is reached by what was told.
+    /// Through whom `island` is reached by the cheapest way that was told.
     pub(super) fn via(&self, island: &str) -> Option<Via> {
-        self.said.get(island).and_then(|(via, _)| *via)
+        self.said.get(island)?.first()?.0
     }
 
     pub(super) fn islands(&self) -> impl Iterator<Item = &String> {
@@ -63,10 +63,13 @@ impl Told {
         if gone {
             return Some(Pending::False);
         }
-        let differs = |(island, (_, wanted)): (&String, &(Option<Via>, Reach))| match self.said.get(island) {
+        let is_over = |island: &str, (via, said): &(Option<Via>, Reach)| {
+            via.is_some_and(|via| !is_true(island, via, &said.path))
+        };
+        let differs = |(island, wanted): (&String, &Ways)| match self.said.get(island) {
             None => Some(Pending::False),
-            Some((via, said)) if !self.is_other(said, wanted) || via.is_none() => None,
-            Some((Some(via), said)) if !is_true(island, *via, &said.path) => Some(Pending::False),
+            Some(said) if !self.is_other(said, wanted) || self.via(island).is_none() => None,
+            Some(said) if said.iter().any(|way| is_over(island, way)) => Some(Pending::False),
             Some(_) => Some(Pending::Better),
         };
         wanted.iter().filter_map(differs).max()
@@ -94,9 +97,9 @@ impl Told {
     pub(super) fn tell(&mut self, now: Instant, wanted: Wanted) -> Vec<Route> {
         let gone = self.said.keys().filter(|island| !wanted.contains_key(*island));
         let mut routes: Vec<_> = gone.cloned().map(Route::Withdrawn).collect();
-        for (island, (_, reach)) in &wanted {
-            if self.said.get(island).is_none_or(|(_, said)| self.is_other(said, reach)) {
-                routes.push(Route::Reach(reach.clone()));
+        for (island, ways) in &wanted {
+            if self.said.get(island).is_none_or(|said| self.is_other(said, ways)) {
+                routes.extend(ways.iter().map(|(_, reach)| Route::Reach(reach.clone())));
             }
         }
         // What was not worth saying stays as it was said, so that small steps add up to one that is.
@@ -104,7 +107,7 @@ impl Told {
         self.said = wanted;
         for (island, before) in said {
             if let Some(now) = self.said.get_mut(&island)
-                && !is_other(&before.1, &now.1, self.with_load)
+                && !are_others(&before, now, self.with_load)
             {
                 *now = before;
             }
@@ -113,9 +116,17 @@ impl Told {
         routes
     }
 
-    fn is_other(&self, said: &Reach, wanted: &Reach) -> bool {
-        is_other(said, wanted, self.with_load)
+    fn is_other(&self, said: &Ways, wanted: &Ways) -> bool {
+        are_others(said, wanted, self.with_load)
     }
+}
+
+type Ways = Vec<(Option<Via>, Reach)>;
+
+/// Whether the difference between these ways to one island is worth saying.
+fn are_others(said: &Ways, wanted: &Ways, with_load: bool) -> bool {
+    let mut pairs = said.iter().zip(wanted);
+    said.len() != wanted.len() || pairs.any(|((_, said), (_, wanted))| is_other(said, wanted, with_load))
 }
 
 /// Whether the difference is worth saying: another path, a cost that differs by over a tenth and a millisecond.

@@ -18,7 +18,6 @@ const HEARD_MAX: usize = 4096;
 
 #[derive(Debug)]
 pub(super) struct Outgoing {
-    peer: MemberId,
     stage: Stage,
     /// The batch that is not acknowledged yet.
     in_flight: Option<u64>,
@@ -33,7 +32,7 @@ pub(super) struct Outgoing {
     advance_due: bool,
     /// All urgent changes up to here were sent or need not be.
     urgent: u64,
-    heard: Heard,
+    known: Known,
 }
 
 #[derive(Debug)]
@@ -59,7 +58,6 @@ enum Stage {
 impl Outgoing {
     pub(super) fn new(peer: MemberId) -> Self {
         Self {
-            peer,
             stage: Stage::Opening,
             in_flight: None,
             sent: 0,
@@ -68,13 +66,13 @@ impl Outgoing {
             advance_at: None,
             advance_due: false,
             urgent: 0,
-            heard: Heard::default(),
+            known: Known { peer, since: 0, heard: Heard::default() },
         }
     }
 
     /// The other side has this word.
     pub(super) fn heard(&mut self, word: &[u8]) {
-        self.heard.insert(hash_of(word));
+        self.known.heard.insert(hash_of(word));
     }
 
     pub(super) fn handle_cursor(&mut self, cursor: Cursor) -> Result<(), Breach> {
@@ -138,7 +136,7 @@ impl Outgoing {
         }
         while let Some((entry, judged)) = journal.urgent_after(self.urgent) {
             self.urgent = entry.index;
-            if is_known(entry, self.peer, &self.heard) {
+            if self.known.contains(entry) {
                 continue;
             }
             let mut words = Vec::new();
@@ -165,7 +163,7 @@ impl Outgoing {
     /// digests are compared.
     fn may_lack(&self, entry: &Entry) -> bool {
         let can_wait = !entry.is_urgent || !matches!(self.stage, Stage::Streaming);
-        can_wait && entry.index > self.read && !is_known(entry, self.peer, &self.heard)
+        can_wait && entry.index > self.read && !self.known.contains(entry)
     }
 
     /// Looks where the other side stands: there, or a digest is needed first.
@@ -178,6 +176,7 @@ impl Outgoing {
         }
         let (bits, index) = (journal.bucket_bits(), journal.head());
         self.urgent = index;
+        (self.known.since, self.known.heard) = (index, Heard::default());
         self.stage = Stage::Compared { bits, index };
         Some(Digest { index, buckets: journal.buckets(bits) })
     }
@@ -204,7 +203,7 @@ impl Outgoing {
     }
 
     fn next_batch(&mut self, now: Instant, journal: &Journal) -> Option<Changes> {
-        let changes = journal.batch(self.sent, |entry| is_known(entry, self.peer, &self.heard));
+        let changes = journal.batch(self.sent, |entry| self.known.contains(entry));
         self.sent = changes.through;
         if changes.words.is_empty() && changes.withdrawn.is_empty() {
             if self.sent == self.told {
@@ -221,8 +220,20 @@ impl Outgoing {
     }
 }
 
-fn is_known(entry: &Entry, peer: MemberId, heard: &Heard) -> bool {
-    entry.from == Some(peer) || heard.contains(entry.hash)
+/// What the other side has told us, and need not be told.
+#[derive(Debug)]
+struct Known {
+    peer: MemberId,
+    /// What it told us before this: whoever compares digests may have lost it, as one that has started anew.
+    since: u64,
+    /// Since then.
+    heard: Heard,
+}
+
+impl Known {
+    fn contains(&self, entry: &Entry) -> bool {
+        entry.from == Some(self.peer) && entry.index > self.since || self.heard.contains(entry.hash)
+    }
 }
 
 /// Hashes of words, the last [`HEARD_MAX`] of them.

@@ -218,6 +218,29 @@ fn a_verdict_does_not_overtake_the_word_it_is_judged_by() {
 }
 
 #[test]
+fn a_verdict_takes_along_the_word_it_is_judged_by_to_whoever_told_us_that_in_another_life() {
+    let mut pair = Pair::new();
+    pair.sides[1].learn(2, 1, false, None);
+    pair.run_for(ms(500));
+    assert_eq!(pair.sides[0].table, BTreeMap::from([(2, 1)]));
+    let mut anew = Side::new(pair.now, settings("south", 1));
+    anew.journal = Journal::new(99, 10_000);
+    pair.sides[1] = anew;
+    let bookmark = pair.sides[0].session.bookmark();
+    pair.sides[0].session = Session::new(pair.now, Settings { bookmark, ..settings("north", 2) });
+    pair.said.clear();
+    while !pair.said.iter().any(|(side, frame)| *side == 0 && matches!(frame, Frame::Digest(_))) {
+        pair.run_for(ms(1));
+    }
+    let votes = Change { member: member(2), what: What::Down, bytes: word(9, 9, true), is_urgent: true };
+    pair.sides[0].journal.record(votes, None).unwrap();
+    pair.said.clear();
+    pair.transmit();
+    let words = vec![word(2, 1, false), word(9, 9, true)];
+    assert_eq!(pair.said, [(0, Frame::Urgent { index: 2, words })]);
+}
+
+#[test]
 fn a_large_table_crosses_batch_by_batch_while_it_changes() {
     let mut pair = Pair::new();
     for number in 0..5000 {

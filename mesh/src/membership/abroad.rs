@@ -166,6 +166,18 @@ impl Membership {
         }
     }
 
+    /// The farewell of somebody of whom we know nothing else: of our own island, or of another whose records we have yet to
+    /// fetch. So it is kept with those of other islands, too, and handed on with them: whoever of our island lists its
+    /// author as a member of another learns it from nobody else, once we have told links that we know it.
+    pub(super) fn hear_end_of_unknown(&mut self, now: Instant, id: &MemberId, word: &Verified<Word>) {
+        let heard = FarWord::of(self.identity.scheme(), self.tag, word.clone());
+        let outcome = self.abroad.far.hear(now, &heard);
+        self.settle_far(now, None);
+        if outcome.is_err() {
+            self.tell_word_of(id, &word.bytes);
+        }
+    }
+
     /// A farewell that came on the wire before anything else was known of its author, of whom `from` has brought a word.
     fn hand_over_farewell(&mut self, now: Instant, from: MemberId, id: MemberId) {
         let end = self.table.get(&id).and_then(|entry| entry.end.as_ref()).map(|said| said.bytes.clone());

@@ -85,8 +85,10 @@ impl Membership {
         }
         if self.table.get(&id).is_some_and(|entry| entry.record.is_some()) {
             self.publish(now, id, Some(EventKind::Left));
+            self.tell_word_of(&id, &word.bytes);
+        } else {
+            self.hear_end_of_unknown(now, &id, word);
         }
-        self.tell_word_of(&id, &word.bytes);
         if let Some(from) = from {
             self.tell_the_deaf(&id, &word.bytes);
             self.consider_relay(now, id, &word.bytes, from);

@@ -278,6 +278,9 @@ impl Membership {
                 peer.heard = peer.heard.max(Some(at));
             }
             self.life_sign(now, id, word.header.stamp, direct, at);
+            if direct {
+                self.is_heard_at_home(now, id);
+            }
         }
         self.note_known(&id);
         Ok(())
@@ -316,6 +319,7 @@ impl Membership {
             *peer = Peer::new(now);
             peer.from = source;
         }
+        self.abroad.far.forget_end(&id);
         self.consider_island(now, id, from.is_some());
         self.publish(now, id, Some(EventKind::Joined));
         self.tell_word_of(&id, &word.bytes);

@@ -63,7 +63,7 @@ impl ReachBody {
 }
 
 /// All these ways, in as few words as they fit; one without any for none. Ways beyond the 255th word are left out: even
-/// the longest paths to 256 islands take fewer.
+/// the longest paths to 250 islands, two to each, take fewer.
 #[must_use]
 pub fn in_parts(reaches: Vec<Reach>) -> Vec<Routes> {
     let mut parts: Vec<Vec<Reach>> = vec![Vec::new()];

@@ -38,15 +38,20 @@ impl Archipelago {
             ),
         );
         if !is_lost && self.listens(self.links[link].ends[1].place) {
-            return self.plan(round_trip, Job::Connect { link, life, started_at });
+            return self.plan(round_trip, Job::Connect { link, life, started_at, knock });
         }
+        self.knock_again(link, life, started_at, knock);
+    }
+
+    /// That packet is not answered.
+    fn knock_again(&mut self, link: usize, life: Instant, started_at: Instant, knock: usize) {
         match KNOCKS.get(knock + 1) {
             Some(after) => {
-                let at = started_at + *after;
+                let at = (started_at + *after).max(self.now);
                 self.plan(at - self.now, Job::Knock { link, life, started_at, knock: knock + 1 });
             }
             None => {
-                let at = started_at + CALL_MAX;
+                let at = (started_at + CALL_MAX).max(self.now);
                 self.plan(at - self.now, Job::CallFailed { link, life, started_at });
             }
         }
@@ -65,14 +70,14 @@ impl Archipelago {
     }
 
     /// The handshake is over, unless something has come between.
-    pub fn connect(&mut self, link: usize, life: Instant, started_at: Instant) {
+    pub fn connect(&mut self, link: usize, life: Instant, started_at: Instant, knock: usize) {
         if !self.calls_still(link, life) {
             return;
         }
         let places = [0, 1].map(|end| self.links[link].ends[end].place);
         if self.links[link].is_cut || !self.listens(places[1]) {
-            let after = (started_at + CALL_MAX).saturating_duration_since(self.now);
-            return self.plan(after, Job::CallFailed { link, life, started_at });
+            // The answer is lost, and QUIC repeats what is not answered; whoever has started anew takes it for the first.
+            return self.knock_again(link, life, started_at, knock);
         }
         for end in [0, 1] {
             self.drop_session(link, end);

@@ -138,7 +138,13 @@ fn ten_are_cut_and_healed() {
     with_seeds("ten_are_cut", |seed| cut_and_healed(10, 99, seed));
 }
 
-/// A hundred islands of a hundred: two bridges and two members in full, the others author words alone.
+#[test]
+#[ignore = "takes minutes: cargo xtask sim --scenario thirty_at_random"]
+fn thirty_at_random() {
+    hundred(|seed| random(30, seed), "thirty_at_random");
+}
+
+/// Islands of a hundred: two bridges and two members in full, the others author words alone.
 fn hundred(graph: impl Fn(u64) -> Graph, name: &'static str) {
     with_seeds(name, |seed| {
         let plan = archipelago(graph(seed), seed).bridges(2).voices(96);

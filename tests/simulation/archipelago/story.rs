@@ -7,7 +7,7 @@ use rand::RngExt;
 
 use super::Archipelago;
 use super::link::Place;
-use crate::process::{Process, State};
+use crate::process::State;
 
 /// An island knows a crash within a second where a quorum of watchers lives, else within three.
 const FOUND_GONE: Duration = Duration::from_secs(3);
@@ -126,13 +126,8 @@ impl Archipelago {
     /// Where most only author words few keep a table: of those one at a time is gone without a word.
     fn can_lose_one(&self, island: usize) -> bool {
         let world = &self.islands[island];
-        let is_well = |process: &Process| match process.state {
-            State::Running => self.now - process.started > FOUND_GONE,
-            _ => true,
-        };
         let living = world.processes.iter().filter(|process| process.state == State::Running);
-        world.voices.is_empty()
-            || living.count() >= self.bridges_each + self.members_each && world.processes.iter().all(is_well)
+        world.voices.is_empty() || living.count() >= self.bridges_each + self.members_each
     }
 
     /// Something happens to a member that is no bridge, unless too few are left.

@@ -14,10 +14,12 @@ use crate::wire::Message;
 
 /// Others are told of the same member this often at most that it lives.
 const REFUTE_EVERY: Duration = Duration::from_secs(1);
-/// An accused member has answered after this, or is asked for its newest pulse once more.
+/// An accused member has answered after this, or it is looked once more whether it has been heard.
 const REFUTE_AGAIN: Duration = Duration::from_millis(100);
 /// For so long.
 const REFUTE_WAIT: Duration = Duration::from_secs(5);
+/// It is asked so often, further apart each time: over a second.
+const REFUTE_ASKS: u8 = 5;
 /// Members remembered for that.
 const REFUTED_MAX: usize = 256;
 
@@ -25,7 +27,7 @@ const REFUTED_MAX: usize = 256;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Refuted {
     at: Instant,
-    /// They know its words up to this: it is told once there is a newer one.
+    /// They know its words up to this: it is told once we have heard a newer one since.
     beyond: Option<Stamp>,
 }
 
@@ -136,9 +138,11 @@ impl Membership {
         }
     }
 
-    /// Another island holds a member of ours, or ourselves, for down that is not: its newest pulse goes there. Where those
-    /// who say so claim to know that one, the member itself is told, and answers with a newer one, or with a record if
-    /// they claim to know what it has never said.
+    /// Another island holds a member of ours, or ourselves, for down that is not here. What we were told of it, or heard
+    /// before, says nothing against that: we may have just started, or not have counted the votes yet, and what its own
+    /// island agrees on in the end must not be void elsewhere. So it is asked, and the first pulse that we hear since goes
+    /// there. Where those who say so claim to know its newest, the member itself is told, and answers with a newer one,
+    /// or with a record if they claim to know what it has never said.
     pub(super) fn refute_abroad(&mut self, now: Instant, id: MemberId, heard: &FarWord) {
         self.abroad.refuted.retain(|_, refuted| !refuted.is_over(now));
         let refuted = &self.abroad.refuted;
@@ -169,26 +173,40 @@ impl Membership {
         };
         if !self.is_known_gone(&id) {
             self.abroad.refuted.insert(id, Refuted { at: now, beyond: Some(beyond) });
-            if !self.say_pulse_outward(now, id) {
+            let newest = self.table.get(&id).and_then(Entry::newest);
+            if newest.is_none_or(|newest| newest <= beyond) {
                 self.send_to_each(&[id], &heard.word.bytes);
-                self.timers.arm(now + REFUTE_AGAIN, Timer::RefuteFar(id));
             }
+            self.ask(now, id, REFUTE_ASKS, REFUTE_AGAIN);
+            self.timers.arm(now + REFUTE_AGAIN, Timer::RefuteFar(id));
+        }
+    }
+
+    /// A member of our own island has been heard: others may wait for that.
+    pub(in crate::membership) fn is_heard_at_home(&mut self, now: Instant, id: MemberId) {
+        if self.abroad.refuted.get(&id).is_some_and(|refuted| !refuted.is_over(now)) {
+            self.say_pulse_outward(now, id);
         }
     }
 
     /// The answer of the accused may have come.
     pub(in crate::membership) fn refute_abroad_again(&mut self, now: Instant, id: MemberId) {
+        self.settle_raw(now, id);
         let over = self.abroad.refuted.get(&id).is_none_or(|refuted| refuted.is_over(now));
         if !over && !self.is_known_gone(&id) && !self.say_pulse_outward(now, id) {
             self.timers.arm(now + REFUTE_AGAIN, Timer::RefuteFar(id));
         }
     }
 
-    /// Whether there is a pulse of this member that those do not know who accuse it elsewhere, or nothing to be said.
+    /// Whether we have heard this member since it was accused elsewhere, and a pulse that those do not know, or there is
+    /// nothing to be said.
     fn say_pulse_outward(&mut self, now: Instant, id: MemberId) -> bool {
-        self.settle_raw(now, id);
         let Some(refuted) = self.abroad.refuted.get_mut(&id) else { return true };
         let Some(beyond) = refuted.beyond else { return true };
+        let heard = self.peers.get(&id).and_then(|peer| peer.heard);
+        if heard.is_none_or(|heard| heard < refuted.at) {
+            return false;
+        }
         let pulse = self.table.get(&id).and_then(|entry| entry.pulse.as_ref());
         let Some(pulse) = pulse.filter(|pulse| pulse.stamp > beyond) else { return false };
         *refuted = Refuted { at: now, beyond: None };
@@ -200,6 +218,7 @@ impl Membership {
     /// A member of our own island is listed no more because its time is over.
     pub(in crate::membership) fn tell_forgotten(&mut self, now: Instant, id: MemberId) {
         self.unlist(now, id);
+        self.abroad.far.forget_end(&id);
         self.news(News::Forgotten(id));
     }
 

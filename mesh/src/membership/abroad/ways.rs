@@ -21,7 +21,7 @@ const AGAIN: Duration = Duration::from_secs(2);
 /// What we have said last.
 #[derive(Debug)]
 pub(super) struct SaidRoutes {
-    reaches: BTreeMap<String, Reach>,
+    reaches: BTreeMap<String, Vec<Reach>>,
     words: Vec<Bytes>,
     epoch: Epoch,
     /// Counts what we have said: timers of earlier words are stale.
@@ -30,33 +30,39 @@ pub(super) struct SaidRoutes {
 
 impl Membership {
     /// Says what the links of this node reach, if that has changed: to everyone, at once and again. Of several ways to an
-    /// island the cheapest counts.
+    /// island the cheapest counts, and one over the fewest islands if those are fewer: other bridges hand it on where the
+    /// cheapest is too long.
     pub fn say_reaches(&mut self, now: Instant, reaches: Vec<Reach>) {
-        let mut cheapest: BTreeMap<String, Reach> = BTreeMap::new();
-        for reach in reaches {
-            let island = reach.path.destination().to_owned();
-            let known = cheapest.get(&island).is_some_and(|known| known.cost <= reach.cost);
-            if !known && !reach.path.contains(&self.record.island) {
-                cheapest.insert(island, reach);
-            }
+        let mut ways: BTreeMap<String, Vec<Reach>> = BTreeMap::new();
+        for reach in reaches.into_iter().filter(|reach| !reach.path.contains(&self.record.island)) {
+            ways.entry(reach.path.destination().to_owned()).or_default().push(reach);
         }
-        while cheapest.len() > ISLANDS_MAX {
-            cheapest.pop_last();
+        while ways.len() > ISLANDS_MAX {
+            ways.pop_last();
+        }
+        for ways in ways.values_mut() {
+            let length = |way: &Reach| way.path.islands().len();
+            ways.sort_by_key(|way| (way.cost, length(way)));
+            let shortest = ways.iter().min_by_key(|way| length(way)).cloned();
+            ways.truncate(1);
+            let is_shorter = |way: &Reach| ways.iter().all(|cheapest| length(way) < length(cheapest));
+            let shortest = shortest.filter(is_shorter);
+            ways.extend(shortest);
         }
         let is_same = match &self.abroad.said {
-            Some(said) => said.reaches == cheapest,
-            None => cheapest.is_empty(),
+            Some(said) => said.reaches == ways,
+            None => ways.is_empty(),
         };
         if !is_same && !self.leaving {
-            self.say_routes(now, cheapest);
+            self.say_routes(now, ways);
         }
     }
 
-    fn say_routes(&mut self, now: Instant, reaches: BTreeMap<String, Reach>) {
+    fn say_routes(&mut self, now: Instant, reaches: BTreeMap<String, Vec<Reach>>) {
         let round = self.abroad.said.as_ref().map_or(0, |said| said.round) + 1;
         let (id, epoch) = (self.id(), self.identity.epoch());
         let mut words = Vec::new();
-        for part in routes::in_parts(reaches.values().cloned().collect()) {
+        for part in routes::in_parts(reaches.values().flatten().cloned().collect()) {
             let bytes = self.sign(&Message::Routes(part.clone()));
             let stamp = Stamp { epoch, seq: self.seq };
             // Ours are newer than those before.

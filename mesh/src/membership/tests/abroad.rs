@@ -417,18 +417,20 @@ fn what_foreign_keys_say_on_the_wire_is_ignored() {
     assert_eq!(heard, Err(Refused::Island));
 }
 
+/// What the bridge has told of a member of its own island, and whether it was urgent.
+fn about(wire: &mut Wire, id: MemberId) -> Vec<(What, bool)> {
+    let news = std::mem::take(&mut wire.news[BRIDGE]);
+    let of = |news: News| match news {
+        News::Said { member, what, is_urgent, from: None, .. } if member == id => Some((what, is_urgent)),
+        _ => None,
+    };
+    news.into_iter().filter_map(of).collect()
+}
+
 #[test]
 fn a_bridge_tells_everything_that_others_must_know_of_its_island() {
     let mut north = island("north", Instant::now(), 200);
     north.run_for(2 * SECOND);
-    let about = |north: &mut Wire, id: MemberId| -> Vec<(What, bool)> {
-        let news = std::mem::take(&mut north.news[BRIDGE]);
-        let of = |news: News| match news {
-            News::Said { member, what, is_urgent, from: None, .. } if member == id => Some((what, is_urgent)),
-            _ => None,
-        };
-        news.into_iter().filter_map(of).collect()
-    };
     let (own, id) = (north.nodes[BRIDGE].id(), north.nodes[0].id());
     let said = north.news[BRIDGE].clone();
     assert!(said.iter().any(|news| matches!(news, News::Said { member, .. } if *member == own)));
@@ -485,18 +487,57 @@ fn a_farewell_is_told_abroad_by_a_bridge_that_never_knew_the_record() {
 }
 
 #[test]
-fn a_farewell_known_before_the_record_goes_back_to_the_link_that_brought_the_record() {
+fn a_farewell_known_before_the_record_is_told_to_all_links_and_stands() {
     let mut south = island("south", Instant::now(), 300);
     let (id, goodbye) = (Identity::for_test(77).id(), farewell(77, 9));
     let now = south.now;
     south.nodes[BRIDGE].handle_datagram(now, broadcast_from(50), goodbye.clone()).unwrap();
     south.settle();
-    south.news[BRIDGE].clear();
-    let record = announce(77, 8, "north");
-    hear_far(&mut south, BRIDGE, std::slice::from_ref(&record), false);
-    let link = Identity::for_test(900).id();
-    assert_eq!(told_of(&mut south, id), [(record, false, Some(link)), (goodbye, true, None)]);
+    // Also to the one that is about to bring the record.
+    assert_eq!(told_of(&mut south, id), [(goodbye, true, None)]);
+    hear_far(&mut south, BRIDGE, &[announce(77, 8, "north")], false);
+    assert_eq!(told_of(&mut south, id), [], "it stays said");
     assert_eq!(far_standing(&south, BRIDGE, id), Some(Standing::Left));
+}
+
+/// The bridge has lost all that it knew.
+fn start_bridge_anew(wire: &mut Wire, name: &str) {
+    let mut anew = Membership::new(on(name, BRIDGE, &["bridge"]), Identity::for_test(399), 7, wire.now);
+    anew.tell_outward();
+    let addresses = vec![Address { ip: address(BRIDGE).ip(), prefix: 16 }];
+    anew.set_interfaces(
+        wire.now,
+        vec![Interface { index: 1, name: "e".to_owned(), addresses, loopback: false }],
+    );
+    anew.start(wire.now);
+    wire.nodes[BRIDGE] = anew;
+    while wire.nodes[BRIDGE].poll_transmit().is_some() {}
+    wire.news[BRIDGE].clear();
+}
+
+#[test]
+fn a_farewell_that_a_new_bridge_hears_before_any_link_reaches_those_who_missed_it() {
+    let mut north = island("north", Instant::now(), 200);
+    north.run_for(2 * SECOND);
+    let (id, goodbye) = (Identity::for_test(77).id(), farewell(77, 9));
+    hear_far(&mut north, BRIDGE, &[announce(77, 8, "south")], false);
+    north.run_for(2 * SECOND);
+    assert_eq!(far_standing(&north, 0, id), Some(Standing::Alive));
+    start_bridge_anew(&mut north, "north");
+    // One that lists the member hears nothing while the farewell is passed on.
+    north.cut[0] = true;
+    let now = north.now;
+    north.nodes[BRIDGE].handle_datagram(now, broadcast_from(50), goodbye.clone()).unwrap();
+    north.run_for(100 * MS);
+    north.cut[0] = false;
+    assert_eq!(far_standing(&north, 0, id), Some(Standing::Alive));
+    assert_eq!(
+        told_of(&mut north, id),
+        [(goodbye, true, None)],
+        "no link brings it: all hear that it is known"
+    );
+    north.run_for(5 * SECOND);
+    assert_eq!(far_standing(&north, 0, id), Some(Standing::Left));
 }
 
 #[test]
@@ -504,19 +545,8 @@ fn a_bridge_that_has_just_started_tells_the_farewell_that_it_hears_and_all_belie
     let mut islands = Islands::new();
     let id = islands.south.nodes[0].id();
     assert_eq!(islands.seen(0), [Some(Standing::Alive); 2]);
-    // The bridge of south has lost all that it knew, and hears the member for the first time when it goes.
-    let mut anew =
-        Membership::new(on("south", BRIDGE, &["bridge"]), Identity::for_test(399), 7, islands.south.now);
-    anew.tell_outward();
-    let addresses = vec![Address { ip: address(BRIDGE).ip(), prefix: 16 }];
-    anew.set_interfaces(
-        islands.south.now,
-        vec![Interface { index: 1, name: "e".to_owned(), addresses, loopback: false }],
-    );
-    anew.start(islands.south.now);
-    islands.south.nodes[BRIDGE] = anew;
-    while islands.south.nodes[BRIDGE].poll_transmit().is_some() {}
-    islands.south.news[BRIDGE].clear();
+    // It hears the member for the first time when that goes.
+    start_bridge_anew(&mut islands.south, "south");
     islands.south.nodes[0].leave(islands.south.now, LeaveReason::Stopped);
     islands.run_for(SECOND);
     assert_eq!(islands.seen(0), [Some(Standing::Left); 2], "{id:?}");
@@ -533,12 +563,28 @@ fn a_verdict_on_one_of_ours_that_is_void_is_answered_with_its_pulse() {
     for _ in 0..3 {
         hear_far(&mut north, BRIDGE, std::slice::from_ref(&down), true);
     }
-    assert!(
-        matches!(&north.news[BRIDGE][..], [News::Said { what: What::Refuted, member, .. }] if *member == id),
-        "{:?}",
-        north.news[BRIDGE]
-    );
+    assert_eq!(about(&mut north, id), [(What::Refuted, true)]);
     assert_eq!(north.standing(BRIDGE, 0), Some(Standing::Alive));
+}
+
+#[test]
+fn a_bridge_that_hears_nothing_of_the_accused_does_not_speak_for_it() {
+    let mut north = island("north", Instant::now(), 200);
+    north.run_for(5 * SECOND);
+    let id = north.nodes[0].id();
+    let entry = north.nodes[BRIDGE].table.get(&id).unwrap();
+    let (record, newest) = (entry.record.as_ref().unwrap().stamp, entry.newest().unwrap());
+    assert!(record < newest);
+    north.news[BRIDGE].clear();
+    // Others have agreed before the bridge does, by votes that do not know the last that it heard.
+    north.cut[0] = true;
+    let down = certificates_about(200, record.seq.0, &[201, 202]).unwrap();
+    hear_far(&mut north, BRIDGE, &[down], true);
+    assert_eq!(north.standing(BRIDGE, 0), Some(Standing::Alive));
+    north.run_for(5 * SECOND);
+    assert_eq!(north.standing(BRIDGE, 0), Some(Standing::Down));
+    let told = about(&mut north, id);
+    assert!(!told.iter().any(|(what, _)| *what == What::Refuted), "{told:?}");
 }
 
 #[test]
