@@ -86,7 +86,7 @@ impl Membership {
         if self.table.get(&id).is_some_and(|entry| entry.record.is_some()) {
             self.publish(now, id, Some(EventKind::Left));
             self.tell_word_of(&id, &word.bytes);
-        } else {
+        } else if self.tells_outward() {
             self.hear_end_of_unknown(now, &id, word);
         }
         if let Some(from) = from {

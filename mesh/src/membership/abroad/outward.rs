@@ -44,6 +44,11 @@ impl Membership {
         self.abroad.outward = true;
     }
 
+    /// Whether it is one that tells other islands what happens here.
+    pub(in crate::membership) fn tells_outward(&self) -> bool {
+        self.abroad.outward
+    }
+
     /// The next thing that other islands are to be told. Nothing, unless [`tell_outward`](Self::tell_outward) was called.
     pub fn poll_news(&mut self) -> Option<News> {
         self.abroad.news.pop_front()
