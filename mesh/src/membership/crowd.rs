@@ -16,9 +16,7 @@ use super::{Destination, Membership, Timer};
 const SURGE_MIN: u32 = 64;
 const WITHIN: Duration = Duration::from_secs(1);
 /// It has passed so long after the last that made it one.
-const CROWD_PASSED: Duration = Duration::from_secs(2);
-/// Till then the slowest verdicts of a storm have been found.
-const STORM_PASSED: Duration = Duration::from_secs(3);
+const PASSED: Duration = Duration::from_secs(2);
 /// So many who speak and are unknown are a group that has been here for longer, and that does not know us either.
 pub(super) const GROUP_MIN: usize = 32;
 /// Then everybody says its own record once more within this, but not more than once in [`INTRODUCED_EVERY`].
@@ -54,47 +52,37 @@ impl Tally {
 }
 
 /// Whether something happens often.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Surge {
     lately: Tally,
-    passed: Duration,
     until: Option<Instant>,
 }
 
 impl Surge {
-    pub(super) fn of_newcomers() -> Self {
-        Self { lately: Tally::default(), passed: CROWD_PASSED, until: None }
-    }
-
-    pub(super) fn of_accused() -> Self {
-        Self { lately: Tally::default(), passed: STORM_PASSED, until: None }
-    }
-
     /// It happened once more.
     pub(super) fn note(&mut self, now: Instant) {
         self.lately.note(now);
         if self.lately.count(now) >= SURGE_MIN {
-            self.until = Some(now + self.passed);
+            self.until = Some(now + PASSED);
         }
     }
 
     pub(super) fn is_on(&self, now: Instant) -> bool {
-        self.until.is_some_and(|until| now < until)
+        self.was_on_within(now, Duration::ZERO)
+    }
+
+    /// Whether it is, or was until then.
+    pub(super) fn was_on_within(&self, now: Instant, length: Duration) -> bool {
+        self.until.is_some_and(|until| now < until + length)
     }
 }
 
 /// Newcomers lately.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Crowd {
     newcomers: Surge,
     /// When we last said our record for a group of strangers.
     introduced: Option<Instant>,
-}
-
-impl Default for Crowd {
-    fn default() -> Self {
-        Self { newcomers: Surge::of_newcomers(), introduced: None }
-    }
 }
 
 impl Crowd {
@@ -139,7 +127,7 @@ impl Membership {
 
     /// Whether many come or go at once, so that their records are not said three times.
     pub(super) fn is_crowded(&self, now: Instant) -> bool {
-        self.crowd.is_one(now) || self.is_storm(now)
+        self.crowd.is_one(now) || self.do_many_fall(now)
     }
 
     /// The copies of this record of ours that are said where there is a crowd.
@@ -165,14 +153,14 @@ mod tests {
     fn many_within_a_second_are_a_surge_for_two_more() {
         let start = Instant::now();
         let after = |milliseconds| start + Duration::from_millis(milliseconds);
-        let mut surge = Surge::of_newcomers();
+        let mut surge = Surge::default();
         for number in 0..63 {
             surge.note(after(number));
         }
         assert!(!surge.is_on(after(63)));
         surge.note(after(999));
         assert!(surge.is_on(after(999)) && surge.is_on(after(2_998)) && !surge.is_on(after(2_999)));
-        let mut few = Surge::of_newcomers();
+        let mut few = Surge::default();
         for number in 0..1_000 {
             few.note(after(number * 16));
             assert!(!few.is_on(after(number * 16)));

@@ -47,6 +47,8 @@ const LATE: Duration = Duration::from_millis(100);
 const DOUBT: Duration = Duration::from_secs(1);
 /// So long we spread votes, and say them once, after many fell silent at once.
 const STORM: Duration = Duration::from_millis(500);
+/// The last verdicts of a storm come so long after it.
+const AFTERMATH: Duration = Duration::from_secs(1);
 /// With so many targets or more, more than 30 % silent together are suspicious.
 const TARGETS_MIN: usize = 4;
 /// A watcher that is proven wrong although it hears nothing withholds its vote so long, doubling.
@@ -127,18 +129,12 @@ impl Watching {
 }
 
 /// That many fall silent at once.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Storm {
     /// When many of those that we watch were.
     silent: Option<Instant>,
     /// Whom others accuse.
     accused: Surge,
-}
-
-impl Default for Storm {
-    fn default() -> Self {
-        Self { silent: None, accused: Surge::of_accused() }
-    }
 }
 
 /// What the last look around found.
@@ -389,10 +385,15 @@ impl Membership {
         self.peers.get(id)?.watching.as_deref()
     }
 
-    /// Many fell silent together a moment ago: their verdicts are on their way from everywhere.
-    pub(super) fn is_storm(&self, now: Instant) -> bool {
+    /// Many fall silent together.
+    pub(super) fn do_many_fall(&self, now: Instant) -> bool {
         let silent = self.storm.silent.is_some_and(|at| now < at + DOUBT + STORM);
         silent || self.storm.accused.is_on(now)
+    }
+
+    /// They did a moment ago: their verdicts are on their way from everywhere, and those that need longest are still open.
+    pub(super) fn is_storm(&self, now: Instant) -> bool {
+        self.do_many_fall(now) || self.storm.accused.was_on_within(now, AFTERMATH)
     }
 
     /// Until when our own ears are not to be trusted, if they are not.

@@ -71,7 +71,7 @@ impl Membership {
         let spread = self.up_to(each * members);
         let at = match self.watched.chosen {
             // Once for all who fall.
-            Some(_) if self.is_storm(now) => now + CHOOSE_EVERY + spread,
+            Some(_) if self.do_many_fall(now) => now + CHOOSE_EVERY + spread,
             Some(last) => now.max(last + CHOOSE_EVERY) + spread / 4,
             None => now.max(self.started + CHOOSE_FIRST) + spread,
         };
