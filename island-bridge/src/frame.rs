@@ -11,6 +11,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use isle_mesh::island::WAYS_MAX;
 use isle_mesh::member::MemberId;
 
 pub use isle_mesh::reach::{IslandLoad, Reach};
@@ -39,9 +40,6 @@ pub const BUCKET_BITS_MAX: u8 = 12;
 pub const HELD_MAX: usize = 8192;
 /// Most words in one frame of the urgent stream.
 pub const URGENT_WORDS_MAX: usize = 2;
-/// Most ways that are said to one island: the cheapest, and one over fewer islands.
-pub const WAYS_MAX: usize = 2;
-
 /// Most routes in one frame; more go into several.
 pub const ROUTES_MAX: usize = 32;
 /// Most islands in one frame of loads.
@@ -307,6 +305,14 @@ impl Route {
         match self {
             Self::Reach(reach) => reach.path.destination(),
             Self::Withdrawn(island) => island,
+        }
+    }
+
+    /// The way, unless there is none any more.
+    pub(crate) fn into_reach(self) -> Option<Reach> {
+        match self {
+            Self::Reach(reach) => Some(reach),
+            Self::Withdrawn(_) => None,
         }
     }
 

@@ -62,7 +62,7 @@ struct Link {
     told: Told,
 }
 
-/// The ways to each island, at most [`WAYS_MAX`](crate::frame::WAYS_MAX).
+/// The ways to each island, at most [`WAYS_MAX`](isle_mesh::island::WAYS_MAX).
 type Heard = BTreeMap<String, Vec<Reach>>;
 
 /// What has changed, for people and for whoever chooses where requests go.
@@ -168,11 +168,9 @@ impl RouteTable {
     pub fn link_routes(&mut self, now: Instant, peer: MemberId, routes: Vec<Route>) {
         let Some(link) = self.links.get_mut(&peer) else { return };
         for (island, routes) in Route::by_island(routes) {
-            let reaches = routes.into_iter().filter_map(|route| match route {
-                Route::Reach(reach) => Some(reach).filter(|reach| reach.path.next() == link.island),
-                Route::Withdrawn(_) => None,
-            });
-            hear(&mut link.heard, &self.island, island, reaches.collect());
+            let reaches = routes.into_iter().filter_map(Route::into_reach);
+            let theirs = reaches.filter(|reach| reach.path.next() == link.island).collect();
+            hear(&mut link.heard, &self.island, island, theirs);
         }
         self.refresh(now);
     }
@@ -199,11 +197,8 @@ impl RouteTable {
     pub fn bridge_routes(&mut self, now: Instant, bridge: MemberId, reaches: Vec<Reach>) {
         let mut heard = BTreeMap::new();
         for (island, routes) in Route::by_island(reaches.into_iter().map(Route::Reach)) {
-            let reaches = routes.into_iter().filter_map(|route| match route {
-                Route::Reach(reach) => Some(reach),
-                Route::Withdrawn(_) => None,
-            });
-            hear(&mut heard, &self.island, island, reaches.collect());
+            let reaches = routes.into_iter().filter_map(Route::into_reach).collect();
+            hear(&mut heard, &self.island, island, reaches);
         }
         if heard.is_empty() {
             self.bridges.remove(&bridge);
@@ -401,8 +396,11 @@ impl RouteTable {
     }
 }
 
-/// What somebody should know of each island, at most [`WAYS_MAX`](crate::frame::WAYS_MAX) ways, and through whom each goes; `None` for our own.
-type Wanted = BTreeMap<String, Vec<(Option<Via>, Reach)>>;
+/// The ways to one island that somebody should know, the cheapest first, and through whom each goes; `None` for our own.
+type Ways = Vec<(Option<Via>, Reach)>;
+
+/// Those to each island.
+type Wanted = BTreeMap<String, Ways>;
 
 impl<'a> Candidate<'a> {
     fn new(via: Via, reach: &'a Reach, further: Duration) -> Self {

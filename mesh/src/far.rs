@@ -276,8 +276,7 @@ impl Far {
     /// Takes out somebody of whom only the farewell is known: it is of our own island, or that knows it no more.
     pub(crate) fn forget_end(&mut self, id: &MemberId) {
         if self.table.get(id).is_some_and(|entry| entry.record.is_none()) {
-            self.table.remove(id);
-            self.changes.remove(id);
+            self.give_home(id);
         }
     }
 

@@ -7,6 +7,8 @@ use crate::reach::{IslandLoad, Reach};
 
 /// Most other islands that are known at once. Required by DESIGN, section 5.
 pub const ISLANDS_MAX: usize = 256;
+/// Most ways to one island that are told: the cheapest, and one over fewer islands.
+pub const WAYS_MAX: usize = 2;
 /// What names begin with that bridges make.
 const MADE: &str = "isle-";
 /// So many characters of the key follow: two of a thousand bridges have the same in one case of 2,000. Guessed.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::{Via, Wanted};
+use super::{Via, Wanted, Ways};
 use crate::frame::{Reach, Route};
 use isle_mesh::path::Path;
 
@@ -120,8 +120,6 @@ impl Told {
         are_others(said, wanted, self.with_load)
     }
 }
-
-type Ways = Vec<(Option<Via>, Reach)>;
 
 /// Whether the difference between these ways to one island is worth saying.
 fn are_others(said: &Ways, wanted: &Ways, with_load: bool) -> bool {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use crate::island::ISLANDS_MAX;
+use crate::island::{ISLANDS_MAX, WAYS_MAX};
 use crate::member::{Epoch, MemberId, Stamp};
 use crate::reach::Reach;
 use crate::verify::Refused;
@@ -105,9 +105,9 @@ impl RouteWords {
         self.bridges.values().flat_map(|held| held.parts.values().map(|part| &part.bytes))
     }
 
-    /// The ways that `bridge` has: at most two to each of as many islands as there may be.
+    /// The ways that `bridge` has: at most [`WAYS_MAX`] to each of as many islands as there may be.
     pub(super) fn reaches(&self, bridge: &MemberId) -> impl Iterator<Item = &Reach> {
         let parts = self.bridges.get(bridge).into_iter().flat_map(|held| held.parts.values());
-        parts.flat_map(|part| &part.reaches).take(2 * ISLANDS_MAX)
+        parts.flat_map(|part| &part.reaches).take(WAYS_MAX * ISLANDS_MAX)
     }
 }

@@ -29,7 +29,7 @@ const COPIES: u32 = 2;
 const COPY_AFTER: Duration = Duration::from_secs(1);
 const COPY_SPREAD: Duration = Duration::from_millis(300);
 /// All of them have been sent after this.
-pub(super) const COPIED_WITHIN: Duration = Duration::from_millis(2_300);
+pub(super) const COPIED_WITHIN: Duration = COPY_AFTER.saturating_mul(COPIES).saturating_add(COPY_SPREAD);
 
 /// How often something has happened since the first time within [`WITHIN`].
 #[derive(Debug, Default)]

@@ -158,8 +158,7 @@ impl Membership {
             })
             .collect();
         for _ in 0..candidates.len().min(SAMPLE) {
-            let at = rand::RngExt::random_range(&mut self.rng, 0..candidates.len());
-            let id = candidates.swap_remove(at);
+            let id = self.draw(&mut candidates);
             if self.differs(now, id) {
                 return Some(id);
             }
@@ -173,8 +172,7 @@ impl Membership {
         let sample = noted.len().min(SAMPLE);
         let mut differ = 0;
         for _ in 0..sample {
-            let at = rand::RngExt::random_range(&mut self.rng, 0..noted.len());
-            let id = noted.swap_remove(at);
+            let id = self.draw(&mut noted);
             if self.differs(now, id) {
                 differ += 1;
             } else {
@@ -183,6 +181,12 @@ impl Membership {
         }
         // As many of the others, and those that were seen to.
         noted.len() * differ / sample.max(1) + differ
+    }
+
+    /// Takes one out of some, at random.
+    fn draw(&mut self, ids: &mut Vec<MemberId>) -> MemberId {
+        let at = rand::RngExt::random_range(&mut self.rng, 0..ids.len());
+        ids.swap_remove(at)
     }
 
     /// Whether its table differs by its own verified word.

@@ -24,7 +24,6 @@ const VOTE_KEPT: Duration = Duration::from_secs(5);
 const CONSIDER_EVERY: Duration = Duration::from_millis(500);
 /// In a storm a doubt that lasts longer is one's own: others have heard more.
 const ASK_AFTER: Duration = Duration::from_millis(1_100);
-
 /// Whoever asked before that has been answered, or nobody can.
 const ANSWERED_WITHIN: Duration = Duration::from_millis(700);
 
@@ -125,18 +124,13 @@ impl Membership {
         let ours = doubt.votes.get(&self.identity.id()).map(|vote| vote.at);
         let lately = ours.is_some_and(|at| now.saturating_duration_since(at) < CONSIDER_EVERY);
         let lasts = now.saturating_duration_since(doubt.since);
-        let others_ask = self.asked_lately(now, doubt, &id) >= UNILATERAL;
+        // What those were answered may have yet to reach us.
+        let is_recent = |vote: &&Vote| now.saturating_duration_since(vote.at) < ANSWERED_WITHIN;
+        let others_ask = self.votes_besides_watchers(doubt, &id).filter(is_recent).count() >= UNILATERAL;
         let silent = peer.last_sign() < doubt.since && !self.is_in_doubt(now);
         if lasts >= ASK_AFTER && !lately && !others_ask && silent {
             self.vote_once(now, id);
         }
-    }
-
-    /// How many who are no watchers of `id` voted lately: what they were answered may have yet to reach us.
-    fn asked_lately(&self, now: Instant, doubt: &Doubt, id: &MemberId) -> usize {
-        let lately = |vote: &Vote| now.saturating_duration_since(vote.at) < ANSWERED_WITHIN;
-        let others = doubt.votes.iter().filter(|(voter, _)| !self.is_watcher_of(voter, id));
-        others.filter(|(_, vote)| lately(vote)).count()
     }
 
     /// When a doubt without a verdict is looked at again. In a storm not by all at once: of those who ask a few are enough.

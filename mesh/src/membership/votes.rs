@@ -147,7 +147,7 @@ impl Membership {
         let own = self.id();
         let doubt = self.peers.get(&id).and_then(|peer| peer.doubt.as_ref());
         let Some(doubt) = doubt.filter(|doubt| doubt.has_vote_of(&own)) else { return };
-        if self.voters_besides_watchers(doubt, &id) < ASKING_MANY {
+        if self.votes_besides_watchers(doubt, &id).count() < ASKING_MANY {
             if let Some(bytes) = self.certificate(&id) {
                 self.answer_with(now, asker, bytes);
             }
@@ -156,9 +156,13 @@ impl Membership {
         }
     }
 
-    /// How many who are no watchers of `id` voted: those who ask.
-    pub(super) fn voters_besides_watchers(&self, doubt: &Doubt, id: &MemberId) -> usize {
-        doubt.votes.keys().filter(|voter| !self.is_watcher_of(voter, id)).count()
+    /// The votes of those who are no watchers of `id`: who says so asks.
+    pub(super) fn votes_besides_watchers<'a>(
+        &self,
+        doubt: &'a Doubt,
+        id: &MemberId,
+    ) -> impl Iterator<Item = &'a Vote> {
+        doubt.votes.iter().filter(|(voter, _)| !self.is_watcher_of(voter, id)).map(|(_, vote)| vote)
     }
 
     /// A newer record of `id` names other watchers: votes by the last one are worth nothing, and ours is said again. It did
