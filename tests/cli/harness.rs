@@ -1,10 +1,11 @@
 //! Starts the program, reads it, and ends it.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::thread;
 
+use isle_mesh::config::ReservedPort;
 use rustix::process::{Pid, Signal, kill_process};
 
 /// The program, with nothing of ours in its environment.
@@ -83,7 +84,10 @@ impl Drop for Running {
 
 /// A node that meets nobody.
 pub(crate) fn node(role: &str, more: &[&str]) -> Command {
-    let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let reserved = ReservedPort::take().unwrap();
+    let port = reserved.number();
+    // Held until this process ends: the node takes it some time later.
+    std::mem::forget(reserved);
     let mesh = format!("test-{}-{port}", std::process::id());
     let mut command =
         isle(&[role, "--interface", "lo", "--mesh", &mesh, "--discovery-port", &port.to_string()]);

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 
 use super::*;
+use crate::config::ReservedPort;
 use crate::event::EventKind;
 use crate::member::{LeaveReason, Standing};
 use crate::mesh::{BoxFuture, Ended, FarWords, FetchError, News, What};
@@ -28,20 +29,15 @@ impl TableFetch for Nearby {
     }
 }
 
-/// A discovery port of our own: one that the kernel just gave to nobody else.
-fn quiet_port() -> u16 {
-    std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
 struct Island {
-    port: u16,
+    port: ReservedPort,
     nearby: Arc<Nearby>,
     tasks: JoinSet<Result<(), MeshError>>,
 }
 
 impl Island {
     fn new() -> Self {
-        Self { port: quiet_port(), nearby: Arc::default(), tasks: JoinSet::new() }
+        Self { port: ReservedPort::take().unwrap(), nearby: Arc::default(), tasks: JoinSet::new() }
     }
 
     fn join(&mut self, number: u16) -> Mesh {
@@ -53,7 +49,7 @@ impl Island {
             name: format!("n{number}"),
             mesh: "driver tests".to_owned(),
             http_port: number,
-            discovery_port: self.port,
+            discovery_port: self.port.number(),
             interfaces: vec!["lo".to_owned()],
             ..config
         };

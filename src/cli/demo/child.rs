@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use isle_mesh::config::ReservedPort;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
@@ -17,12 +18,12 @@ use crate::cli::client::Client;
 const READY_WITHIN: Duration = Duration::from_secs(10);
 
 /// What all nodes of an island have in common.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Common {
     /// Name of the mesh; no other program uses it.
     pub mesh: String,
     /// UDP port of discovery.
-    pub discovery_port: u16,
+    pub discovery_port: ReservedPort,
     /// Where logs and figures go.
     pub folder: PathBuf,
 }
@@ -88,7 +89,8 @@ impl Node {
         let log_file = std::fs::File::options().create(true).append(true).open(&log).map_err(failed)?;
         let mut command = Command::new(std::env::current_exe().map_err(failed)?);
         command.args([role, "--tether", "--interface", "lo", "--listen", "127.0.0.1:0", "--name", name]);
-        command.args(["--mesh", &common.mesh, "--discovery-port", &common.discovery_port.to_string()]);
+        let port = common.discovery_port.number().to_string();
+        command.args(["--mesh", &common.mesh, "--discovery-port", &port]);
         command.args(arguments);
         for (variable, _) in std::env::vars_os() {
             if variable.to_string_lossy().starts_with("ISLE_") {

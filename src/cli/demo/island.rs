@@ -7,6 +7,7 @@ use std::io;
 use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 
+use isle_mesh::config::ReservedPort;
 use isle_mesh::identity::{Identity, IdentityError};
 use isle_mesh::member::MemberId;
 
@@ -86,7 +87,7 @@ impl Island {
         let path = std::env::temp_dir().join(format!("isle-{mesh}"));
         fs::create_dir(&path)?;
         let folder = Folder { path: path.clone(), kept: false };
-        let discovery_port = UdpSocket::bind("127.0.0.1:0")?.local_addr()?.port();
+        let discovery_port = ReservedPort::take()?;
         let common = Common { mesh, discovery_port, folder: path };
         let figures = figures();
         write(&folder.path, &figures)?;

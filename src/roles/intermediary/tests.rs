@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use http::{HeaderMap, HeaderValue, Method};
 use http_body_util::BodyExt;
-use isle_mesh::config::MeshConfig;
+use isle_mesh::config::{MeshConfig, ReservedPort};
 use isle_mesh::identity::Identity;
 use isle_mesh::member::CatalogueSummary;
 use serde_json::Value;
@@ -117,16 +117,14 @@ impl Server {
 
 /// A mesh of this test alone. Ends with it.
 struct Island {
-    discovery_port: u16,
+    discovery_port: ReservedPort,
     tasks: JoinSet<()>,
     members: usize,
 }
 
 impl Island {
     fn new() -> Self {
-        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-        let discovery_port = socket.local_addr().unwrap().port();
-        Self { discovery_port, tasks: JoinSet::new(), members: 0 }
+        Self { discovery_port: ReservedPort::take().unwrap(), tasks: JoinSet::new(), members: 0 }
     }
 
     fn join(&mut self, role: &str, http_port: u16, shelf: Option<&Shelf>) -> Mesh {
@@ -141,7 +139,7 @@ impl Island {
             roles: vec![role.to_owned()],
             http_port,
             catalogue,
-            discovery_port: self.discovery_port,
+            discovery_port: self.discovery_port.number(),
             interfaces: vec!["lo".to_owned()],
             ..MeshConfig::default()
         };
