@@ -121,7 +121,7 @@ impl Membership {
             return Err(Refused::Stale);
         }
         if !self.is_heard_there(&header.author, from) {
-            self.rates.admit(now, from.addr.ip())?;
+            self.rates.admit(now, from.addr.ip(), self.table.len())?;
         }
         Ok(())
     }
