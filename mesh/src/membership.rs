@@ -112,6 +112,8 @@ pub struct Membership {
     island_made: Option<String>,
     /// Who brought the name we took over, if we did.
     island_from: Option<MemberId>,
+    /// When our island was last called otherwise than before.
+    named: Instant,
     record: Record,
     record_said: Option<(Stamp, Bytes)>,
     /// What our own record adds to the digest; 0 until it was said.
@@ -193,6 +195,7 @@ impl Membership {
             island_given: settings.island,
             island_made,
             island_from: None,
+            named: now,
             record_said: None,
             record_digest: 0,
             me: None,

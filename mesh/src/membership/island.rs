@@ -58,21 +58,17 @@ impl Membership {
 
     /// Whether this listed member counts itself to another island than we do, and neither of us is about to follow the other.
     pub(super) fn has_moved_away(&self, now: Instant, id: &MemberId) -> bool {
-        let ours = &self.record.island;
+        let ours = &self.record;
         let record = self.table.get(id).and_then(|entry| entry.record.as_ref()).map(|said| &said.value);
-        let Some(record) = record.filter(|theirs| theirs.island != *ours && theirs.island != UNNAMED) else {
+        let Some(theirs) = record.filter(|theirs| theirs.island != ours.island && theirs.island != UNNAMED)
+        else {
             return false;
         };
-        // It has heard a name before us that ours yields to.
-        let leads = self.island_given.is_none()
-            && is_like_made(ours)
-            && (!is_like_made(&record.island) || record.island < *ours);
-        let together = (leads || yields(record, *id, ours))
-            && self
-                .peers
-                .get(id)
-                .is_some_and(|peer| now.saturating_duration_since(peer.recorded) < FOLLOWS_WITHIN);
-        self.is_firm() && !together
+        let follows = yields(theirs, *id, &ours.island) || yields(ours, self.id(), &theirs.island);
+        // We part when either of us takes another name, however long ago the other has said its own.
+        let parted = self.peers.get(id).map(|peer| peer.recorded.max(self.named));
+        let has_time = parted.is_some_and(|at| now.saturating_duration_since(at) < FOLLOWS_WITHIN);
+        self.is_firm() && !(follows && has_time)
     }
 
     /// A record has come: perhaps it brings us a name, or its owner has moved to another island.
@@ -157,6 +153,9 @@ impl Membership {
         let before = self.record.clone();
         name.clone_into(&mut self.record.island);
         self.record.island_given = from.is_none() && self.island_made.is_some();
+        if before.island != name {
+            self.named = now;
+        }
         self.drop_emigrants(now);
         if before.island != name {
             self.is_called(now, name);

@@ -22,6 +22,8 @@ mod verdicts;
 
 struct Wire {
     now: Instant,
+    /// Another one is another timeline of the same nodes.
+    seed: u64,
     nodes: Vec<Membership>,
     events: Vec<Vec<(EventKind, MemberId)>>,
     /// Nodes that neither send nor hear.
@@ -69,6 +71,7 @@ impl Wire {
     fn of(count: usize) -> Self {
         let mut wire = Self {
             now: Instant::now(),
+            seed: 0,
             nodes: Vec::new(),
             events: Vec::new(),
             cut: Vec::new(),
@@ -89,7 +92,7 @@ impl Wire {
     fn add(&mut self, settings: Settings, identity: Identity) -> usize {
         let at = self.nodes.len();
         let is_bridge = settings.roles.iter().any(|role| role == "bridge");
-        let mut node = Membership::new(settings, identity, at as u64, self.now);
+        let mut node = Membership::new(settings, identity, 1000 * self.seed + at as u64, self.now);
         if is_bridge {
             node.tell_outward();
         }
