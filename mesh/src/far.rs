@@ -19,13 +19,14 @@ use crate::event::EventKind;
 use crate::island::Island;
 use crate::member::{Load, Member, MemberId, Reason, Record, Stamp, Standing};
 use crate::outward::What;
-use crate::table::{Advance, GONE_LISTED, Table, Via};
+use crate::table::{Advance, GONE_LISTED, MEMBERS_MAX, Table, Via};
 use crate::verify::{Refused, Verified, Word};
 use crate::wire::{Header, Message};
 
 mod changes;
 mod islands;
 mod routes;
+mod shares;
 #[cfg(test)]
 mod tests;
 mod transfer;
@@ -41,6 +42,7 @@ pub use word::FarWord;
 
 use changes::Changes;
 use islands::Islands;
+use shares::{Bringer, Share, Shares};
 use transfer::Filling;
 use verdict::{Certificate, Cleared};
 
@@ -49,6 +51,9 @@ use verdict::{Certificate, Cleared};
 pub(crate) struct Far {
     own_island: String,
     table: Table,
+    /// Most members there.
+    members_max: usize,
+    shares: Shares,
     /// The listed ones: those whose record is known.
     members: ByMember<FarMember>,
     /// Certificates that do not suffice, or not yet.
@@ -93,6 +98,8 @@ pub(crate) enum Out {
     Said { member: MemberId, what: What, bytes: Bytes, is_urgent: bool },
     /// Listed no more, because it cannot be reached.
     Withdrawn(MemberId),
+    /// Listed no more, because there was no room for one of whom less had been brought.
+    Displaced(MemberId),
     /// Listed no more, because its time is over.
     Forgotten(MemberId),
 }
@@ -104,6 +111,8 @@ impl Far {
         Self {
             own_island,
             table: Table::new(seed),
+            members_max: MEMBERS_MAX,
+            shares: Shares::new(seed),
             members: by_member(seed),
             waiting: BTreeMap::new(),
             unsettled: false,
@@ -114,6 +123,12 @@ impl Far {
             changes: Changes::new(seed, instance),
             outs: VecDeque::new(),
         }
+    }
+
+    /// Takes no more members than so many.
+    #[cfg(test)]
+    pub(crate) fn hold(&mut self, members_max: usize) {
+        self.members_max = members_max;
     }
 
     /// What has come of the last input, in order.
@@ -151,13 +166,14 @@ impl Far {
         self.table.check_fresh(header, bytes)
     }
 
-    /// Takes in a word: a record, a farewell, a pulse, or a certificate. After one or many of them the caller lets it
-    /// [`settle`](Self::settle).
+    /// Takes in a word that `from` has brought: a record, a farewell, a pulse, or a certificate. After one or many of them
+    /// the caller lets it [`settle`](Self::settle).
     ///
     /// # Errors
-    /// Why it did not advance the table. A certificate may be kept nevertheless, for later.
-    pub(crate) fn hear(&mut self, now: Instant, heard: &FarWord) -> Result<(), Refused> {
-        let outcome = self.hear_undated(now, heard);
+    /// Why it did not advance the table; `Full`: `from` has brought too many. A certificate may be kept nevertheless, for
+    /// later.
+    pub(crate) fn hear(&mut self, now: Instant, from: Bringer, heard: &FarWord) -> Result<(), Refused> {
+        let outcome = self.hear_undated(now, from, heard);
         // Nobody is listed for longer than 10 minutes because it is heard of late. Who lies about that shortens what it
         // could have kept to itself.
         if let (Some(age), Some(id)) = (heard.gone, heard.subject()) {
@@ -167,27 +183,57 @@ impl Far {
         outcome
     }
 
-    fn hear_undated(&mut self, now: Instant, heard: &FarWord) -> Result<(), Refused> {
-        match heard.word.message.as_ref().ok_or(Refused::Version)? {
+    fn hear_undated(&mut self, now: Instant, from: Bringer, heard: &FarWord) -> Result<(), Refused> {
+        let (word, id) = (&heard.word, heard.word.header.author);
+        match word.message.as_ref().ok_or(Refused::Version)? {
             Message::Announce(record) => {
-                self.table.check_fresh(&heard.word.header, &heard.word.bytes)?;
+                self.table.check_fresh(&word.header, &word.bytes)?;
                 self.admit_island(now, &record.island)?;
-                self.merge(now, &heard.word)
+                self.make_room(now, id, &Share { bringer: from, island: record.island.clone() })?;
             }
-            Message::Beacon(_) | Message::Pong(_) | Message::Farewell(_) => self.merge(now, &heard.word),
-            Message::Down(_) => self.hear_certificate(now, heard),
-            _ => Err(Refused::Unasked),
+            Message::Farewell(_) => {
+                self.table.check_fresh(&word.header, &word.bytes)?;
+                self.make_room(now, id, &Share { bringer: from, island: String::new() })?;
+            }
+            // Nobody is made known by a pulse.
+            Message::Beacon(_) | Message::Pong(_) => {}
+            Message::Down(_) => return self.hear_certificate(now, heard),
+            _ => return Err(Refused::Unasked),
         }
+        self.merge(now, from, word)
     }
 
-    fn merge(&mut self, now: Instant, word: &Verified<Word>) -> Result<(), Refused> {
-        let (id, stamp, bytes) = (word.header.author, word.header.stamp, word.bytes.clone());
-        let merged = self.table.merge(word, Via::Told, now);
-        while let Some((evicted, _)) = self.table.pop_evicted() {
-            self.unlist(evicted, Out::Forgotten(evicted));
+    /// Room for one more of this share, if the word that is about to be merged makes somebody known. Of the share that has
+    /// to give way the one that has been gone for longest goes, if nobody of another has been for longer, else the latest.
+    ///
+    /// # Errors
+    /// `Full`: that would be the newcomer itself.
+    fn make_room(&mut self, now: Instant, id: MemberId, own: &Share) -> Result<(), Refused> {
+        if self.table.len() < self.members_max || self.table.get(&id).is_some() {
+            return Ok(());
         }
-        let advance = merged?;
+        let fullest = self.shares.fullest(own);
+        if let Some(gone) = self.table.longest_gone().filter(|gone| self.shares.is_in(gone, &fullest)) {
+            self.table.forget(&gone, now);
+            self.unlist(gone, Out::Forgotten(gone));
+            return Ok(());
+        }
+        let latest = if fullest == *own { None } else { self.shares.latest(&fullest) };
+        let latest = latest.ok_or(Refused::Full)?;
+        // Without a floor: it may live, and come again.
+        self.table.remove(&latest);
+        self.unlist(latest, Out::Displaced(latest));
+        Ok(())
+    }
+
+    fn merge(&mut self, now: Instant, from: Bringer, word: &Verified<Word>) -> Result<(), Refused> {
+        let (id, stamp, bytes) = (word.header.author, word.header.stamp, word.bytes.clone());
+        let advance = self.table.merge(word, Via::Told, now)?;
         self.changes.note(id);
+        if advance != Advance::Pulse {
+            let island = self.record(&id).map(|(_, record)| record.island.clone()).unwrap_or_default();
+            self.shares.place(id, Share { bringer: from, island });
+        }
         match advance {
             Advance::Joined | Advance::Record => self.has_news(now, id, bytes, advance == Advance::Joined),
             Advance::Pulse => {
@@ -283,6 +329,7 @@ impl Far {
     /// Takes out a member that is of our own island after all.
     pub(crate) fn give_home(&mut self, id: &MemberId) {
         self.table.remove(id);
+        self.shares.remove(id);
         self.changes.remove(id);
         self.waiting.remove(id);
         let Some(member) = self.members.swap_remove(id) else { return };

@@ -373,6 +373,11 @@ impl Table {
         !self.gone_by_age.is_empty()
     }
 
+    /// The member that has been gone for longest.
+    pub(crate) fn longest_gone(&self) -> Option<MemberId> {
+        self.gone_by_age.first().map(|(_, id)| *id)
+    }
+
     /// The member that has been gone for longest, if that is [`GONE_LISTED`] or more.
     #[must_use]
     pub fn due(&self, now: Instant) -> Option<MemberId> {
@@ -470,7 +475,7 @@ impl Table {
     /// Makes room: whoever is gone longest goes first, then whoever we only were told of, the latest first. A
     /// proven member never goes, and hearsay drives out nobody who is there.
     fn evict(&mut self, via: Via, now: Instant) -> Result<(), Refused> {
-        let gone = self.gone_by_age.first().map(|(_, id)| *id);
+        let gone = self.longest_gone();
         let told = || if via == Via::Told { None } else { self.room.latest_told() };
         let id = gone.or_else(told).ok_or(Refused::Full)?;
         if let Some(entry) = self.forget(&id, now) {

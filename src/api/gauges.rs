@@ -51,6 +51,8 @@ pub fn export(counts: &Counts) {
         counter!("isle_mesh_self_doubts_total", "why" => why).absolute(count);
     }
     counter!("isle_mesh_words_relayed_total").absolute(counts.machine.relayed);
+    counter!("isle_mesh_far_words_refused_total").absolute(counts.machine.far_refused);
+    counter!("isle_mesh_far_members_displaced_total").absolute(counts.machine.far_displaced);
 }
 
 /// Counts a change of the table.
@@ -115,6 +117,14 @@ pub fn describe() {
         "Times this node believed nobody's silence for a second: its loop was late, or too many were silent"
     );
     describe_counter!("isle_mesh_words_relayed_total", "Words passed on for others");
+    describe_counter!(
+        "isle_mesh_far_words_refused_total",
+        "Words of members of other islands refused: the table is full, and most of it came the same way"
+    );
+    describe_counter!(
+        "isle_mesh_far_members_displaced_total",
+        "Members of other islands dropped where the table is full: most of it came the same way"
+    );
     describe_gauge!("process_open_fds", "Open file descriptors");
     describe_gauge!("process_max_fds", "Limit of open file descriptors");
     describe_gauge!("process_cpu_seconds_total", Unit::Seconds, "CPU time used");

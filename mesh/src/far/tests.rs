@@ -107,7 +107,14 @@ impl Rig {
     }
 
     fn hear(&mut self, word: &FarWord) -> Result<(), Refused> {
-        let outcome = self.far.hear(self.now, word);
+        let outcome = self.far.hear(self.now, None, word);
+        self.far.settle(self.now);
+        outcome
+    }
+
+    /// From the bridge with this key.
+    fn bring(&mut self, from: u64, word: &FarWord) -> Result<(), Refused> {
+        let outcome = self.far.hear(self.now, Some(id(from)), word);
         self.far.settle(self.now);
         outcome
     }
@@ -132,7 +139,7 @@ impl Rig {
             match out {
                 Out::Event(kind, _) | Out::Island(kind, _) => events.push(kind),
                 Out::Said { what, .. } => whats.push(what),
-                Out::Change(_) | Out::Withdrawn(_) | Out::Forgotten(_) => {}
+                Out::Change(_) | Out::Withdrawn(_) | Out::Displaced(_) | Out::Forgotten(_) => {}
             }
         }
         (events, whats)
@@ -769,10 +776,89 @@ fn what_a_word_takes() {
     let began = Instant::now();
     for some in words.chunks(24) {
         for heard in some {
-            rig.far.hear(rig.now, heard).unwrap();
+            rig.far.hear(rig.now, None, heard).unwrap();
         }
         rig.far.settle(rig.now);
         rig.outs();
     }
     println!("{:?} a word of {}", began.elapsed() / 5000, words.len());
+}
+
+/// Members of other islands by the bridge `from`: as many as it likes, each of an island of its own if `islands`.
+fn flood(rig: &mut Rig, from: u64, authors: std::ops::Range<u64>, islands: u64) -> usize {
+    let words = authors.map(|author| announce(author, 1, &format!("made-up-{}", author % islands), &[]));
+    words.filter(|word| rig.bring(from, word) == Err(Refused::Full)).count()
+}
+
+fn listed(rig: &Rig, authors: std::ops::Range<u64>) -> usize {
+    authors.filter(|author| rig.standing(*author).is_some()).count()
+}
+
+#[test]
+fn who_floods_the_table_makes_room_for_others_and_they_never_for_it() {
+    const HONEST: std::ops::Range<u64> = 1..21;
+    const LATE: std::ops::Range<u64> = 21..41;
+    const MADE_UP: std::ops::Range<u64> = 1000..1300;
+    for islands in [1, 50] {
+        let mut rig = Rig::new();
+        rig.far.hold(100);
+        for author in HONEST {
+            assert_eq!(rig.bring(71, &announce(author, 1, "south", &[])), Ok(()));
+        }
+        // One of them is gone, and as long as it is listed it is listed.
+        assert_eq!(rig.bring(71, &farewell(1, 2)), Ok(()));
+        assert_eq!(flood(&mut rig, 66, MADE_UP, islands), 220);
+        assert_eq!((listed(&rig, HONEST), listed(&rig, MADE_UP)), (20, 80));
+        // Another bridge brings others, and more of the first come.
+        for author in LATE {
+            let from = if author % 2 == 0 { 71 } else { 72 };
+            assert_eq!(rig.bring(from, &announce(author, 1, "west", &[])), Ok(()));
+        }
+        assert_eq!(flood(&mut rig, 66, MADE_UP, islands), 240, "it tries again");
+        assert_eq!((listed(&rig, HONEST), listed(&rig, LATE), listed(&rig, MADE_UP)), (20, 20, 60));
+        let displaced = std::iter::from_fn(|| rig.far.poll()).filter(|out| matches!(out, Out::Displaced(_)));
+        assert_eq!(displaced.count(), 20);
+        // What is known already is news as before.
+        assert_eq!(rig.bring(71, &announce(2, 2, "south", &[])), Ok(()));
+        assert_eq!(rig.bring(66, &announce(1000, 2, "made-up-0", &[])), Ok(()));
+    }
+}
+
+#[test]
+fn behind_one_bridge_the_largest_island_makes_room() {
+    let mut rig = Rig::new();
+    rig.far.hold(40);
+    assert_eq!(flood(&mut rig, 71, 1000..1100, 1), 60);
+    for author in 1..=20 {
+        assert_eq!(rig.bring(71, &announce(author, 1, "south", &[])), Ok(()), "{author}");
+    }
+    assert_eq!((listed(&rig, 1..21), listed(&rig, 1000..1020)), (20, 20), "the latest went");
+    // Neither drives out the other from here on.
+    for author in 21..30 {
+        assert_eq!(rig.bring(71, &announce(author, 1, "south", &[])), Err(Refused::Full));
+        assert_eq!(rig.bring(71, &announce(2000 + author, 1, "made-up-0", &[])), Err(Refused::Full));
+    }
+    // Of their own those make room that have been gone for longest.
+    assert_eq!(rig.bring(71, &farewell(1000, 2)), Ok(()));
+    assert_eq!(rig.bring(71, &announce(21, 1, "south", &[])), Err(Refused::Full));
+    assert_eq!(rig.bring(71, &announce(2000, 1, "made-up-0", &[])), Ok(()));
+    assert_eq!(rig.standing(1000), None);
+}
+
+#[test]
+fn who_brought_a_member_is_known_as_long_as_that_is_listed() {
+    let mut rig = Rig::new();
+    rig.far.hold(8);
+    for author in 1..=4 {
+        assert_eq!(rig.bring(71, &announce(author, 1, "south", &[])), Ok(()));
+        // The other has it, too, and newer.
+        assert_eq!(rig.bring(72, &announce(author, 2, "west", &[])), Ok(()));
+    }
+    assert_eq!(flood(&mut rig, 72, 1000..1010, 1), 6);
+    assert_eq!(listed(&rig, 1..5), 4);
+    for author in 1..=4 {
+        rig.far.withdraw(&id(author), &id(70));
+    }
+    assert_eq!(listed(&rig, 1..5), 0);
+    assert_eq!(flood(&mut rig, 72, 2000..2010, 1), 6, "there was room for four");
 }

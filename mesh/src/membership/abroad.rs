@@ -141,7 +141,7 @@ impl Membership {
             self.table.check_fresh(&header, &heard.word.bytes)?;
         }
         if !self.is_home(&id) {
-            self.abroad.far.hear(now, heard)?;
+            self.hear_brought(now, from, heard)?;
             self.hand_over_farewell(now, from, id);
             return Ok(());
         }
@@ -154,7 +154,7 @@ impl Membership {
                 // Gone from here, and there elsewhere; or our island has split.
                 self.abroad.far.check_fresh(&header, &heard.word.bytes)?;
                 self.move_abroad(now, id);
-                self.abroad.far.hear(now, heard)
+                self.hear_brought(now, from, heard)
             }
             // Only it can say so, and once it has, it has.
             Some(Message::Farewell(_)) => self.accept(now, &heard.word, Way::Told),
@@ -166,12 +166,18 @@ impl Membership {
         }
     }
 
+    fn hear_brought(&mut self, now: Instant, from: MemberId, heard: &FarWord) -> Result<(), Refused> {
+        let outcome = self.abroad.far.hear(now, Some(from), heard);
+        self.counters.far_refused += u64::from(outcome == Err(Refused::Full));
+        outcome
+    }
+
     /// The farewell of somebody of whom we know nothing else: of our own island, or of another whose records we have yet to
     /// fetch. So it is kept with those of other islands, too, and handed on with them: whoever of our island lists its
     /// author as a member of another learns it from nobody else, once we have told links that we know it.
     pub(super) fn hear_end_of_unknown(&mut self, now: Instant, id: &MemberId, word: &Verified<Word>) {
         let heard = FarWord::of(self.identity.scheme(), self.tag, word.clone());
-        let outcome = self.abroad.far.hear(now, &heard);
+        let outcome = self.abroad.far.hear(now, None, &heard);
         self.settle_far(now, None);
         if outcome.is_err() {
             self.tell_word_of(id, &word.bytes);
@@ -209,8 +215,13 @@ impl Membership {
         self.abroad.far.settle(now);
         let mut lost = false;
         while let Some(out) = self.abroad.far.poll() {
-            lost |=
-                matches!(out, Out::Event(EventKind::Forgotten, _) | Out::Withdrawn(_) | Out::Forgotten(_));
+            lost |= matches!(
+                out,
+                Out::Event(EventKind::Forgotten, _)
+                    | Out::Withdrawn(_)
+                    | Out::Displaced(_)
+                    | Out::Forgotten(_)
+            );
             match out {
                 Out::Event(kind, member) => self.tell(member, Some(kind)),
                 Out::Change(member) => self.tell(member, None),
@@ -223,6 +234,10 @@ impl Membership {
                     self.news(News::Said { member, what, bytes, is_urgent, from });
                 }
                 Out::Withdrawn(id) => self.news(News::Withdrawn(id)),
+                Out::Displaced(id) => {
+                    self.counters.far_displaced += 1;
+                    self.news(News::Withdrawn(id));
+                }
                 Out::Forgotten(id) => self.news(News::Forgotten(id)),
             }
         }
@@ -346,7 +361,7 @@ impl Membership {
         let (from, said) = heard.unzip();
         let said = said.unwrap_or(&word.bytes);
         let heard = FarWord::of(self.identity.scheme(), self.tag, word.clone());
-        let outcome = self.abroad.far.hear(now, &heard);
+        let outcome = self.abroad.far.hear(now, None, &heard);
         self.settle_far(now, None);
         outcome?;
         if let Some(id) = heard.subject() {

@@ -178,4 +178,8 @@ pub struct Counters {
     pub many_silent: u64,
     /// Words passed on for others.
     pub relayed: u64,
+    /// Words of other islands refused because whoever brought them has brought too many members.
+    pub far_refused: u64,
+    /// Members of other islands dropped to make room for those of whom less had been brought.
+    pub far_displaced: u64,
 }

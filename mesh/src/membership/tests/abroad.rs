@@ -170,9 +170,14 @@ fn count(wire: &Wire, at: usize, kind: EventKind, id: MemberId) -> usize {
 
 /// A bridge hears this from a link, as the first of its words or among those that can wait.
 fn hear_far(wire: &mut Wire, at: usize, words: &[Bytes], is_urgent: bool) {
+    hear_from(wire, at, 900, words, is_urgent);
+}
+
+/// The same from the link with the bridge that has this key.
+fn hear_from(wire: &mut Wire, at: usize, link: u64, words: &[Bytes], is_urgent: bool) {
     let words: Vec<FarWord> = words.iter().cloned().filter_map(verified).collect();
     let now = wire.now;
-    wire.nodes[at].hear_far(now, Identity::for_test(900).id(), &[], &words, is_urgent);
+    wire.nodes[at].hear_far(now, Identity::for_test(link).id(), &[], &words, is_urgent);
     wire.settle();
 }
 
@@ -622,6 +627,48 @@ fn made_up_members_of_an_island_change_nothing_for_those_who_are_there() {
         }
     }
     assert_eq!(islands.north.events, before);
+}
+
+#[test]
+fn a_link_that_floods_the_table_keeps_out_nobody_that_others_bring() {
+    let mut north = island("north", Instant::now(), 200);
+    let second = north.add(on("north", 3, &["bridge"]), Identity::for_test(250));
+    north.run_for(SECOND);
+    let now = north.now;
+    for node in &mut north.nodes {
+        node.abroad.far.hold(60);
+    }
+    for (at, island) in [(BRIDGE, "south"), (second, "west")] {
+        north.nodes[at].say_reaches(now, vec![reach(island, 10)]);
+    }
+    let members = |numbers: std::ops::Range<u64>, island: &str| -> Vec<Bytes> {
+        numbers.map(|number| announce(number, 1, island)).collect()
+    };
+    // What two honest links bring, before, while and after the third makes members up.
+    hear_from(&mut north, BRIDGE, 900, &members(300..308, "south"), false);
+    hear_from(&mut north, second, 901, &members(400..408, "west"), false);
+    north.run_for(SECOND);
+    hear_from(&mut north, BRIDGE, 666, &members(1000..1200, "made-up"), false);
+    north.run_for(SECOND);
+    hear_from(&mut north, BRIDGE, 900, &members(308..312, "south"), false);
+    hear_from(&mut north, second, 901, &members(408..412, "west"), false);
+    north.run_for(2 * SECOND);
+    hear_from(&mut north, BRIDGE, 666, &members(1200..1400, "made-up"), false);
+    north.run_for(5 * SECOND);
+    let honest: Vec<MemberId> = (300..312).chain(400..412).map(|n| Identity::for_test(n).id()).collect();
+    for at in 0..north.nodes.len() {
+        assert_eq!(north.nodes[at].far_members().count(), 60, "at {at}");
+        for id in &honest {
+            assert!(far_member(&north, at, *id).is_some_and(|member| member.reachable), "at {at}: {id}");
+            assert_eq!(count(&north, at, EventKind::Forgotten, *id), 0, "at {at}");
+        }
+    }
+    let counters = north.nodes[BRIDGE].counters();
+    assert_eq!((counters.far_refused, counters.far_displaced), (156 + 200, 8));
+    // Nobody asks for ever for what there is no room for.
+    let pulls = north.pulls;
+    north.run_for(60 * SECOND);
+    assert!(north.pulls - pulls < 40, "{}", north.pulls - pulls);
 }
 
 #[test]
