@@ -45,8 +45,17 @@ use stream::{Counts, TunnelStream};
 
 /// Tunnels that the other side of a link may have open at once.
 pub const TUNNELS_MAX: u32 = 4096;
+/// Members that the other side of a link may have us dial at once: each is a connection for us and a signature for the
+/// member, and with thousands at once a bridge has no time to say that it is there. At 10 ms each still 6,400 a second.
+/// Guessed.
+const DIALLED_MAX: usize = 64;
+/// Its tunnels that wait for that; more are refused as busy. Guessed: what those before it take to dial at 100 ms each is
+/// less than it may wait.
+const WAITING_MAX: usize = 1024;
 /// A tunnel that does not stand after this is given up.
 const OPEN_MAX: Duration = Duration::from_secs(10);
+/// One that could not be dialled for so long is refused as busy, while there is time left to try elsewhere.
+const WAIT_MAX: Duration = Duration::from_secs(5);
 /// So long is waited for a stream when the other side allows no more of them.
 const STREAM_WAIT: Duration = Duration::from_secs(1);
 /// What is taken at once of a tunnel that is not open yet: of what is sent along with the wish for it, no more is in our

@@ -8,11 +8,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use isle_mesh::member::MemberId;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 use tracing::debug;
 
-use super::{Backlog, Carrier, Counts, Dial, Dialled, Open, TunnelCounters, TunnelFailure, ask};
+use super::{
+    Backlog, Carrier, Counts, DIALLED_MAX, Dial, Dialled, Open, TunnelCounters, TunnelFailure, WAIT_MAX,
+    WAITING_MAX, ask,
+};
 use crate::endpoint::{Closing, Connection};
 
 /// A connection that is being made is waited for so long.
@@ -43,6 +46,8 @@ struct State {
     /// Connections for tunnels, by peer; they may come before their link is up here.
     carriers: BTreeMap<MemberId, Carrier>,
     counts: BTreeMap<MemberId, Counts>,
+    /// Members that are dialled for a peer: of each link its own, so that none holds up another.
+    diallings: BTreeMap<MemberId, Arc<Dialling>>,
     /// Islands that another bridge of ours has a link to.
     others: BTreeMap<String, MemberId>,
     is_closed: bool,
@@ -51,6 +56,18 @@ struct State {
 struct Line {
     island: String,
     cost: Duration,
+}
+
+/// How many members may be dialled for the other side of a link, and wait for that.
+struct Dialling {
+    now: Semaphore,
+    now_or_later: Semaphore,
+}
+
+impl Default for Dialling {
+    fn default() -> Self {
+        Self { now: Semaphore::new(DIALLED_MAX), now_or_later: Semaphore::new(DIALLED_MAX + WAITING_MAX) }
+    }
 }
 
 /// A tunnel that is carried; counted until it is dropped.
@@ -173,10 +190,11 @@ impl Lines {
         }
     }
 
-    /// Takes on a tunnel that has come over a link, and `early` with it. Gives back what of that is still to be sent: all
-    /// where we dial the member ourselves, nothing where the tunnel goes on.
+    /// Takes on a tunnel that `peer` has asked for over a link, and `early` with it. Gives back what of that is still to be
+    /// sent: all where we dial the member ourselves, nothing where the tunnel goes on.
     pub(super) async fn take_on(
         &self,
+        peer: MemberId,
         mut open: Open,
         early: Bytes,
     ) -> Result<(Dialled, Bytes), TunnelFailure> {
@@ -191,6 +209,11 @@ impl Lines {
             return Ok((self.open(open, early).await?, Bytes::new()));
         }
         let dialler = self.inner.dialler.as_ref().ok_or(TunnelFailure::Forbidden)?;
+        // Only here, where nothing is waited for that might itself wait for a tunnel: so no ring of bridges can stand still.
+        let dialling = self.lock().diallings.entry(peer).or_default().clone();
+        let _place = dialling.now_or_later.try_acquire().map_err(|_| TunnelFailure::Busy)?;
+        let turn = timeout(WAIT_MAX, dialling.now.acquire()).await;
+        let Ok(Ok(_turn)) = turn else { return Err(TunnelFailure::Busy) };
         Ok((dialler.member(open.target, open.port, open.nonce).await?, early))
     }
 

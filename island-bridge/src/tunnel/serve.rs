@@ -67,7 +67,15 @@ async fn tunnel_in(lines: Lines, peer: MemberId, send: SendStream, mut recv: Rec
     };
     let target = open.target;
     let length = early.len();
-    let taken = timeout(OPEN_MAX, lines.take_on(open, early)).await.unwrap_or(Err(TunnelFailure::Timeout));
+    let taken = tokio::select! {
+        taken = timeout(OPEN_MAX, lines.take_on(peer, open, early)) => {
+            taken.unwrap_or(Err(TunnelFailure::Timeout))
+        }
+        _ = sending.stopped() => {
+            counts.failed();
+            return debug!(peer = %peer.short(), member = %target.short(), "nobody waits for the tunnel any more");
+        }
+    };
     let (Dialled { mut io, opened }, rest) = match taken {
         Ok(dialled) => dialled,
         Err(failure) => {

@@ -14,6 +14,7 @@ use island_bridge::tls::Purpose;
 use island_bridge::tunnel::{BoxFuture, Dial, Dialled, along};
 use isle_mesh::member::MemberId;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::node::{MESH, Node, config, id, key, loopback, target};
@@ -24,6 +25,8 @@ const REFUSES: u16 = 2;
 const MUTE: u16 = 3;
 const READS_NOTHING: u16 = 4;
 const SAYS_MUCH: u16 = 5;
+/// Echoes what comes, but takes its time to be dialled.
+const SLOW: u16 = 6;
 
 const MEMBER: MemberId = MemberId([42; 32]);
 const MUCH: usize = 64 << 20;
@@ -33,6 +36,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 #[derive(Default)]
 struct Island {
     dialled: AtomicUsize,
+    /// Members that are being dialled, and how many were at once.
+    dialling: Arc<AtomicUsize>,
+    at_once: Arc<AtomicUsize>,
     /// Where another bridge of this island takes tunnels on.
     others: BTreeMap<MemberId, island_bridge::bridge::Bridge>,
 }
@@ -45,7 +51,10 @@ impl Dial for Island {
         nonce: [u8; 16],
     ) -> BoxFuture<Result<Dialled, TunnelFailure>> {
         self.dialled.fetch_add(1, Ordering::SeqCst);
+        let underway = Underway::begin(&self.dialling);
+        self.at_once.fetch_max(self.dialling.load(Ordering::SeqCst), Ordering::SeqCst);
         Box::pin(async move {
+            let _underway = underway;
             let (near, far) = duplex(64 << 10);
             match port {
                 _ if target != MEMBER => return Err(TunnelFailure::Forbidden),
@@ -57,6 +66,10 @@ impl Dial for Island {
                     tokio::time::sleep(PATIENCE).await;
                 })),
                 SAYS_MUCH => drop(tokio::spawn(say_much(far))),
+                SLOW => {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    drop(tokio::spawn(echo(far)));
+                }
                 _ => return Err(TunnelFailure::NotProven),
             }
             let opened = Opened { dialled: at(port), proof: Bytes::copy_from_slice(&nonce) };
@@ -72,6 +85,22 @@ impl Dial for Island {
     ) -> BoxFuture<Result<Dialled, TunnelFailure>> {
         let other = self.others.get(&bridge).cloned();
         Box::pin(async move { other.ok_or(TunnelFailure::NoRoute)?.tunnel(open, early).await })
+    }
+}
+
+/// A member that is being dialled, until it is dropped.
+struct Underway(Arc<AtomicUsize>);
+
+impl Underway {
+    fn begin(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::SeqCst);
+        Self(count.clone())
+    }
+}
+
+impl Drop for Underway {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -190,6 +219,58 @@ async fn what_keeps_a_tunnel_from_standing_is_said() {
     assert!(waiting.is_err());
     assert_eq!(island.dialled.load(Ordering::SeqCst), 4);
     assert_eq!(north.shows(2, |_| true).await.tunnels.failed, 3);
+}
+
+/// Asks for so many tunnels at once, and waits for them.
+fn ask_many(node: &Node, count: usize, port: u16) -> JoinSet<Result<Dialled, TunnelFailure>> {
+    let mut asking = JoinSet::new();
+    for _ in 0..count {
+        let bridge = node.bridge.clone();
+        asking.spawn(async move { bridge.tunnel(open(&["south"], port), Bytes::new()).await });
+    }
+    asking
+}
+
+#[tokio::test]
+async fn of_many_tunnels_asked_for_at_once_a_few_are_dialled_at_a_time_and_all_stand() {
+    let (north, _south, island) = pair().await;
+    let asked = timeout(PATIENCE, ask_many(&north, 400, SLOW).join_all()).await.unwrap();
+    let failed: Vec<_> = asked.iter().filter_map(|asked| asked.as_ref().err()).collect();
+    assert!(failed.is_empty(), "{} of {}: {failed:?}", failed.len(), asked.len());
+    assert_eq!(island.at_once.load(Ordering::SeqCst), 64);
+}
+
+#[tokio::test]
+async fn what_cannot_be_dialled_in_time_is_refused_and_no_other_link_waits() {
+    let (south_config, island) = with_island(config("south", &[1, 3]));
+    let south = Node::start(2, south_config);
+    let (mut north, mut west) = (Node::start(1, config("north", &[])), Node::start(3, config("west", &[])));
+    for node in [&mut north, &mut west] {
+        node.bridge.link(target(2, south.addr())).await;
+        node.sees_up(2).await;
+    }
+    let mut asking = ask_many(&north, 1300, MUTE);
+    // As many as may wait do, and the others are told at once.
+    let mut refused = 0;
+    while let Ok(Some(asked)) = timeout(Duration::from_secs(1), asking.join_next()).await {
+        assert_eq!(asked.unwrap().unwrap_err(), TunnelFailure::Busy);
+        refused += 1;
+    }
+    assert!(refused >= 1300 - 64 - 1024, "{refused}");
+    assert_eq!(island.dialled.load(Ordering::SeqCst), 64);
+    let others = west.tunnel(open(&["south"], ECHO));
+    ends_as_it_should(timeout(PATIENCE / 10, others).await.unwrap().unwrap()).await;
+    // Whoever does not wait any more makes room, and is not dialled for.
+    drop(asking);
+    let given_up = async {
+        while island.dialling.load(Ordering::SeqCst) > 0 {
+            north.shows(2, |_| true).await;
+        }
+    };
+    timeout(PATIENCE, given_up).await.unwrap();
+    let again = north.tunnel(open(&["south"], ECHO));
+    ends_as_it_should(timeout(PATIENCE, again).await.unwrap().unwrap()).await;
+    assert!(island.dialled.load(Ordering::SeqCst) < 64 + 512, "they are dialled for all the same");
 }
 
 #[tokio::test]
