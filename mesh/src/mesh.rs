@@ -294,7 +294,7 @@ impl Mesh {
     }
 
     /// Says to our island what this bridge's links reach: at once, twice more, and every two seconds from then on. Of
-    /// several ways to an island the cheapest counts; at most 256 islands. Nothing is said when nothing has changed.
+    /// the ways to an island the first two count; at most 256 islands. Nothing is said when nothing has changed.
     ///
     /// # Errors
     /// `Left` when this node has left the mesh.

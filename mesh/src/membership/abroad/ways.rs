@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::super::{Destination, Membership, Timer};
 use super::BRIDGE;
-use crate::island::ISLANDS_MAX;
+use crate::island::{ISLANDS_MAX, WAYS_MAX};
 use crate::member::{Epoch, MemberId, Stamp};
 use crate::reach::Reach;
 use crate::verify::{Refused, Verified, Word};
@@ -29,25 +29,18 @@ pub(super) struct SaidRoutes {
 }
 
 impl Membership {
-    /// Says what the links of this node reach, if that has changed: to everyone, at once and again. Of several ways to an
-    /// island the cheapest counts, and one over the fewest islands if those are fewer: other bridges hand it on where the
-    /// cheapest is too long.
+    /// Says what the links of this node reach, if that has changed: to everyone, at once and again. Of the ways to an
+    /// island the first [`WAYS_MAX`] count: which of more are worth telling is for whoever knows the links to choose.
     pub fn say_reaches(&mut self, now: Instant, reaches: Vec<Reach>) {
         let mut ways: BTreeMap<String, Vec<Reach>> = BTreeMap::new();
         for reach in reaches.into_iter().filter(|reach| !reach.path.contains(&self.record.island)) {
-            ways.entry(reach.path.destination().to_owned()).or_default().push(reach);
+            let ways = ways.entry(reach.path.destination().to_owned()).or_default();
+            if ways.len() < WAYS_MAX {
+                ways.push(reach);
+            }
         }
         while ways.len() > ISLANDS_MAX {
             ways.pop_last();
-        }
-        for ways in ways.values_mut() {
-            let length = |way: &Reach| way.path.islands().len();
-            ways.sort_by_key(|way| (way.cost, length(way)));
-            let shortest = ways.iter().min_by_key(|way| length(way)).cloned();
-            ways.truncate(1);
-            let is_shorter = |way: &Reach| ways.iter().all(|cheapest| length(way) < length(cheapest));
-            let shortest = shortest.filter(is_shorter);
-            ways.extend(shortest);
         }
         let is_same = match &self.abroad.said {
             Some(said) => said.reaches == ways,

@@ -280,6 +280,20 @@ fn a_newcomer_knows_the_ways_at_once_and_the_members_soon() {
 }
 
 #[test]
+fn a_bridge_says_the_ways_that_it_was_given_and_two_to_an_island_at_most() {
+    let mut islands = Islands::new();
+    let wire = &mut islands.north;
+    let given = [reach("south", 12), reach("west south", 11), reach("east south", 1), reach("north west", 1)];
+    wire.nodes[BRIDGE].say_reaches(wire.now, given.to_vec());
+    wire.settle();
+    for node in &mut wire.nodes {
+        let known = node.take_islands().unwrap();
+        let ways: Vec<Reach> = known["south"].ways.iter().map(|way| way.reach.clone()).collect();
+        assert_eq!(ways, given[..2]);
+    }
+}
+
+#[test]
 fn another_bridge_takes_over_and_urgent_words_are_said_once() {
     let mut islands = Islands::new();
     let second = islands.north.add(on("north", 3, &["bridge"]), Identity::for_test(250));
