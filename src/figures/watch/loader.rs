@@ -379,7 +379,8 @@ impl Look {
         if kept {
             self.unknown.insert(path.to_owned());
         }
-        self.problems.push(problem(&shown(path), None, visible(&error.to_string()).into_owned()));
+        let later = if kept { "" } else { "; should it appear, it is read then" };
+        self.problems.push(problem(&shown(path), None, format!("{}{later}", visible(&error.to_string()))));
     }
 }
 
