@@ -102,7 +102,7 @@ pub struct LinksPage {
 /// One link between two islands.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct LinkView {
-    /// The bridges at its ends, by id.
+    /// The bridges at its ends, by id; the second is empty where only the bridge at the first knows it.
     pub ends: [String; 2],
     /// Their islands, in the same order.
     pub islands: [String; 2],

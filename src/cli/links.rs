@@ -133,7 +133,11 @@ fn shown(screen: Screen, links: &[LinkView]) -> String {
     if links.is_empty() {
         return "no links\n".to_owned();
     }
-    let brief = |id: &String| id.get(..8).unwrap_or("?").to_owned();
+    // Which bridge of another island it is, only those at the ends may know.
+    let ends = |link: &LinkView| {
+        let known = link.ends.iter().filter(|id| !id.is_empty());
+        known.map(|id| id.get(..8).unwrap_or(id)).collect::<Vec<_>>().join("-")
+    };
     let rows: Vec<Vec<Cell>> = links
         .iter()
         .map(|link| {
@@ -148,7 +152,7 @@ fn shown(screen: Screen, links: &[LinkView]) -> String {
             let why = [link.reason.as_deref(), advice].into_iter().flatten().collect::<Vec<_>>();
             let name = |island: &String| if island.is_empty() { "?".to_owned() } else { island.clone() };
             vec![
-                Cell::from(link.ends.iter().map(brief).collect::<Vec<_>>().join("-")),
+                Cell::from(ends(link)),
                 Cell::from(link.islands.iter().map(name).collect::<Vec<_>>().join("-")),
                 Cell::inked(&link.state, ink),
                 Cell::from(since),
@@ -160,9 +164,8 @@ fn shown(screen: Screen, links: &[LinkView]) -> String {
     let mut text = table(screen, &COLUMNS, &rows);
     for link in links.iter().filter(|_| screen.is_terminal()) {
         if let Some(advice) = &link.advice {
-            let ends = link.ends.iter().map(brief).collect::<Vec<_>>().join("-");
             let why = visible(link.reason.as_deref().unwrap_or(&link.state));
-            text.push_str(&format!("{ends}: {why}. {}\n", visible(advice)));
+            text.push_str(&format!("{}: {why}. {}\n", ends(link), visible(advice)));
         }
     }
     text
@@ -213,4 +216,32 @@ fn made(screen: Screen, invites: &[invites::Invite]) -> String {
         })
         .collect();
     table(screen, &COLUMNS, &rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_that_is_not_known_is_left_out() {
+        let link = LinkView {
+            ends: ["k7abcdefgh".to_owned(), String::new()],
+            islands: ["north".to_owned(), "south".to_owned()],
+            state: "up".to_owned(),
+            round_trip_ms: Some(12),
+            since_ms: 3000,
+            reason: None,
+            advice: None,
+        };
+        let pipe = Screen::pipe();
+        let text = shown(pipe, std::slice::from_ref(&link));
+        assert_eq!(text.lines().nth(1).unwrap().split_whitespace().next(), Some("k7abcdef"), "{text}");
+        let known = LinkView { ends: [link.ends[0].clone(), "m2abcdefgh".to_owned()], ..link };
+        let text = shown(pipe, &[known]);
+        assert_eq!(
+            text.lines().nth(1).unwrap().split_whitespace().next(),
+            Some("k7abcdef-m2abcdef"),
+            "{text}"
+        );
+    }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use isle_mesh::event::{Event, EventKind};
-use isle_mesh::member::Member;
+use isle_mesh::member::{Member, MemberId};
 use isle_mesh::mesh::{Ended, Islands, Mesh};
 use isle_mesh::metrics::Counts;
 use isle_mesh::shared::SharedTable;
@@ -110,21 +110,44 @@ impl Source for NodeSource {
 
 /// The links of our island's bridges, as these say what they reach: all up, for of others they say nothing.
 fn links_of(mesh: &Mesh) -> Vec<LinkView> {
-    let (own, islands) = (mesh.island(), mesh.islands());
+    let (own, islands, members) = (mesh.island(), mesh.islands(), mesh.table().all());
     let islands = islands.borrow();
     let ways = islands.values().flat_map(|island| island.ways.iter().map(move |way| (island, way)));
     let links = ways.filter(|(_, way)| way.reach.path.islands().len() == 1);
     links
-        .map(|(island, way)| LinkView {
-            ends: [way.bridge.to_string(), String::new()],
-            islands: [own.clone(), island.name.clone()],
-            state: "up".to_owned(),
-            round_trip_ms: Some(view::millis(way.reach.cost)),
-            since_ms: view::millis(island.since.elapsed()),
-            reason: None,
-            advice: None,
+        .map(|(island, way)| {
+            let far = only_bridge(&members, &island.name);
+            let mut ends = [way.bridge.to_string(), far.map(|id| id.to_string()).unwrap_or_default()];
+            let mut between = [own.clone(), island.name.clone()];
+            // In the order of their keys, as the bridges themselves show it.
+            if far.is_some_and(|far| far < way.bridge) {
+                ends.reverse();
+                between.reverse();
+            }
+            LinkView {
+                ends,
+                islands: between,
+                state: "up".to_owned(),
+                round_trip_ms: Some(view::millis(way.reach.cost)),
+                since_ms: view::millis(island.since.elapsed()),
+                reason: None,
+                advice: None,
+            }
         })
         .collect()
+}
+
+/// The bridge of another island at which a link to that island must end; `None` where there are several, or none is known.
+fn only_bridge(members: &[Arc<Member>], island: &str) -> Option<MemberId> {
+    let is_one = |member: &&Arc<Member>| {
+        member.far
+            && !member.standing.is_gone()
+            && member.has_role("bridge")
+            && member.record.island == island
+    };
+    let mut bridges = members.iter().filter(is_one);
+    let first = bridges.next()?;
+    bridges.next().is_none().then_some(first.id)
 }
 
 /// Passes every change of the table on to the readers of the API.
@@ -164,5 +187,33 @@ fn log(event: &Event) {
         | EventKind::IslandDown => {
             info!(member = id, name, island = member.record.island, "{}", event.kind.as_str());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use isle_mesh::member::Standing;
+
+    use super::*;
+    use crate::api::members::tests::member;
+
+    #[test]
+    fn a_link_ends_at_the_only_bridge_of_the_other_island() {
+        let of = |byte, standing, role: &str, island: &str| {
+            let mut member = Member::clone(&member(byte, "n", standing));
+            let record = Arc::make_mut(&mut member.record);
+            (record.roles, record.island) = (vec![role.to_owned()], island.to_owned());
+            Arc::new(Member { far: true, ..member })
+        };
+        let mut members = vec![
+            of(1, Standing::Alive, "pieces", "south"),
+            of(2, Standing::Alive, "bridge", "south"),
+            of(3, Standing::Left, "bridge", "south"),
+            of(4, Standing::Alive, "bridge", "west"),
+        ];
+        assert_eq!(only_bridge(&members, "south"), Some(MemberId([2; 32])));
+        assert_eq!(only_bridge(&members, "east"), None);
+        members.push(of(5, Standing::Alive, "bridge", "south"));
+        assert_eq!(only_bridge(&members, "south"), None, "either");
     }
 }
