@@ -26,8 +26,8 @@ const UNDECIDED: Duration = Duration::from_secs(2);
 const UNDECIDED_IN_STORM: Duration = Duration::from_secs(1);
 /// Votes kept for one member: of its watchers, and of some others.
 const VOTES_KEPT_MAX: usize = WATCHERS_MAX + 16;
-/// All copies of a record have been sent after this, see `announce`.
-const COPIED_WITHIN: Duration = Duration::from_millis(150);
+/// Beyond a beacon period: who has missed all copies of a record has asked for it and been answered after this.
+const MISSED_FOR: Duration = Duration::from_millis(500);
 /// The second copy of a vote. Required by DESIGN, section 5.
 const VOTE_COPY: Duration = Duration::from_millis(30);
 /// In a storm copies come later, when one knows who else has voted: one after this and up to as much again, the next so
@@ -114,12 +114,13 @@ impl Membership {
         Some(bytes)
     }
 
-    /// Whoever fell silent right after it changed its record has not sent all copies of it, and votes are worth nothing
-    /// where it is missing.
+    /// Some miss all copies of a record, learn from the next beacon that they lack it, and ask. They cannot if its author
+    /// has fallen silent meanwhile, and votes are worth nothing where it is missing.
     fn say_young_record(&mut self, now: Instant, id: &MemberId) {
         let Some(peer) = self.peers.get(id) else { return };
-        let copied = if self.crowd.is_one(now) { crowd::COPIED_WITHIN } else { COPIED_WITHIN };
-        if peer.silent_since() >= peer.recorded + copied {
+        let missed_for = self.beacon_period() + MISSED_FOR;
+        let copied = if self.crowd.is_one(now) { crowd::COPIED_WITHIN } else { Duration::ZERO };
+        if peer.silent_since() >= peer.recorded + missed_for.max(copied) {
             return;
         }
         let record = self.table.get(id).and_then(|entry| entry.record.as_ref());

@@ -17,9 +17,12 @@ use crate::wire::limits::WATCHERS_MAX;
 const TICK: Duration = Duration::from_millis(100);
 /// The list changes once in this at most.
 const CHOOSE_EVERY: Duration = Duration::from_secs(1);
-/// Time for all first beacons and answers to come before the first choice.
-const CHOOSE_FIRST: Duration = Duration::from_millis(300);
-/// In an island of so many that all start together the choice is spread over this for each member.
+/// Time for first beacons and answers to come before the first choice. Who falls before it is missed for seconds, so no
+/// longer than it takes.
+const CHOOSE_FIRST: Duration = Duration::from_millis(150);
+/// The first choice is spread over this for each member: not all who start together say their records at once.
+const CHOOSE_FIRST_SPREAD_EACH: Duration = Duration::from_micros(100);
+/// Later ones over this: of those who have lost the same watcher.
 const CHOOSE_SPREAD_EACH: Duration = Duration::from_micros(800);
 const CHOOSE_SPREAD_EACH_IN_CROWD: Duration = Duration::from_millis(2);
 /// Whoever has been here so long is taken first: it will stay.
@@ -67,7 +70,8 @@ impl Membership {
             return;
         }
         let members = u32::try_from(self.table.len()).unwrap_or(u32::MAX);
-        let each = if self.is_crowded(now) { CHOOSE_SPREAD_EACH_IN_CROWD } else { CHOOSE_SPREAD_EACH };
+        let usual = if self.watched.chosen.is_none() { CHOOSE_FIRST_SPREAD_EACH } else { CHOOSE_SPREAD_EACH };
+        let each = if self.is_crowded(now) { CHOOSE_SPREAD_EACH_IN_CROWD } else { usual };
         let spread = self.up_to(each * members);
         let at = match self.watched.chosen {
             // Once for all who fall.

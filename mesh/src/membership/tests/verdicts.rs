@@ -352,3 +352,22 @@ fn in_a_storm_a_vote_is_said_again_where_it_may_not_be_missed() {
     assert_eq!(copies_of_votes_in_storm(2), [3; 2]);
     assert_eq!(copies_of_votes_in_storm(3).into_iter().sum::<usize>(), 5);
 }
+
+#[test]
+fn whoever_missed_the_last_record_of_a_member_that_crashes_has_it_from_those_who_vote() {
+    let mut wire = Wire::of(12);
+    wire.run_for(3 * SECOND);
+    let (_, record) = record_of(&wire, 0);
+    let stands_by = (1..12).find(|at| !record.watchers.contains(&wire.nodes[*at].id())).unwrap();
+    wire.unheard.insert((0, stands_by));
+    let now = wire.now;
+    wire.nodes[0].announce(
+        now,
+        &Announcement { tags: Some(vec![("a".to_owned(), "b".to_owned())]), ..Announcement::default() },
+    );
+    wire.settle();
+    wire.run_for(400 * MS);
+    wire.cut[0] = true;
+    wire.run_for(900 * MS);
+    assert!((1..12).all(|at| wire.standing(at, 0) == Some(Standing::Down)));
+}
