@@ -175,7 +175,7 @@ impl Membership {
         }
     }
 
-    /// A member's farewell, for somebody who asks about it.
+    /// A member's own word, for somebody who asks about it and has missed that: once in a second.
     pub(super) fn answer_with(&mut self, now: Instant, to: MemberId, bytes: bytes::Bytes) {
         if once(&mut self.spoken.answers, now, to)
             && let Some(at) = self.unicast_address(&to)

@@ -272,7 +272,11 @@ impl Membership {
         }
         self.settle_raw(now, id);
         let Some((record, newest)) = self.judged_by(&id) else { return Err(Refused::Unasked) };
-        if (vote.epoch, vote.record_seq) != (record.epoch, record.seq) {
+        let judged_by = Stamp { epoch: vote.epoch, seq: vote.record_seq };
+        if judged_by != record {
+            if judged_by < record && from.is_some() && self.table.is_proven(&voter) {
+                self.tell_record_of(now, &id, voter);
+            }
             return Err(Refused::Stale);
         }
         let last = Stamp { epoch: vote.epoch, seq: vote.last_seq };
@@ -302,6 +306,18 @@ impl Membership {
             self.renew(now, id, true);
         }
         Ok(())
+    }
+
+    /// Somebody votes by an older record of `id` than ours, and our votes are worth nothing there: those who speak for `id`
+    /// give it the one that it lacks.
+    fn tell_record_of(&mut self, now: Instant, id: &MemberId, voter: MemberId) {
+        if !self.speaks_for(id) {
+            return;
+        }
+        let record = self.table.get(id).and_then(|entry| entry.record.as_ref());
+        if let Some(bytes) = record.map(|said| said.bytes.clone()) {
+            self.answer_with(now, voter, bytes);
+        }
     }
 
     pub(super) fn is_watcher_of(&self, watcher: &MemberId, id: &MemberId) -> bool {

@@ -371,3 +371,36 @@ fn whoever_missed_the_last_record_of_a_member_that_crashes_has_it_from_those_who
     wire.run_for(900 * MS);
     assert!((1..12).all(|at| wire.standing(at, 0) == Some(Standing::Down)));
 }
+
+#[test]
+fn whoever_votes_by_an_old_record_is_given_the_new_one_by_watchers() {
+    let mut wire = Wire::of(16);
+    wire.run_for(3 * SECOND);
+    let (stamp, record) = record_of(&wire, 0);
+    let watches = |at: &usize| record.watchers.contains(&wire.nodes[*at].id());
+    let (named, others): (Vec<_>, Vec<_>) = (1..12).partition(watches);
+    let voter = others[0];
+    let old = Suspect {
+        target: wire.nodes[0].id(),
+        epoch: stamp.epoch,
+        record_seq: Seq(stamp.seq.0 - 1),
+        last_seq: stamp.seq,
+        silence_ms: 4_000,
+    };
+    let word = Identity::for_test(voter as u64).sign_word(
+        MeshTag::of("test"),
+        &Message::Suspect(old),
+        Seq(1_000_000),
+    );
+    let from = Source { addr: address(voter), interface: 1, shared: true };
+    let now = wire.now;
+    let mut answers = |at: usize| {
+        assert_eq!(wire.nodes[at].handle_datagram(now, from, word.clone()), Err(Refused::Stale));
+        let said: Vec<Transmit> = std::iter::from_fn(|| wire.nodes[at].poll_transmit()).collect();
+        assert!(said.iter().all(|said| said.to == Destination::Unicast(address(voter))));
+        said.iter().filter(|said| said.bytes[3] == kind::ANNOUNCE).count()
+    };
+    assert!(named.iter().all(|at| answers(*at) == 1));
+    let answered = others[1..].iter().filter(|at| answers(**at) == 1).count();
+    assert!(answered <= 3, "those who stand in for them: {answered}");
+}
