@@ -265,7 +265,7 @@ impl Membership {
                 Timer::Refresh => self.refresh_record(now),
                 Timer::Introduce => self.introduce(now),
                 Timer::Copy(bytes) => self.send_copy(now, bytes),
-                Timer::CopyInCrowd(bytes) => self.send_copy_in_crowd(now, bytes),
+                Timer::CopyInCrowd(bytes) => self.send_copy_in_crowd(bytes),
                 Timer::Relay(id) => self.relay(id),
                 Timer::Silence(id, watch) => self.check_silence(now, id, watch),
                 Timer::Look => self.look_around(now),

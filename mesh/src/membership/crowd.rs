@@ -27,6 +27,8 @@ const INTRODUCED_EVERY: Duration = Duration::from_secs(3);
 /// The copies of a record in a crowd come so late that most who missed it have asked by then.
 const COPIES: u32 = 2;
 const COPY_AFTER: Duration = Duration::from_secs(1);
+/// Where many have fallen there is more room for them.
+const COPY_AFTER_IN_STORM: Duration = Duration::from_millis(400);
 const COPY_SPREAD: Duration = Duration::from_millis(300);
 /// All of them have been sent after this.
 pub(super) const COPIED_WITHIN: Duration = COPY_AFTER.saturating_mul(COPIES).saturating_add(COPY_SPREAD);
@@ -132,14 +134,15 @@ impl Membership {
 
     /// The copies of this record of ours that are said where there is a crowd.
     pub(super) fn copy_in_crowd(&mut self, now: Instant, bytes: Bytes) {
+        let after = if self.crowd.is_one(now) { COPY_AFTER } else { COPY_AFTER_IN_STORM };
         for turn in 1..=COPIES {
-            let wait = COPY_AFTER * turn + self.up_to(COPY_SPREAD);
+            let wait = after * turn + self.up_to(COPY_SPREAD);
             self.timers.arm(now + wait, Timer::CopyInCrowd(bytes.clone()));
         }
     }
 
-    pub(super) fn send_copy_in_crowd(&mut self, now: Instant, bytes: Bytes) {
-        if self.is_our_record(&bytes) && self.is_crowded(now) {
+    pub(super) fn send_copy_in_crowd(&mut self, bytes: Bytes) {
+        if self.is_our_record(&bytes) {
             self.send(Destination::Everyone, bytes);
         }
     }

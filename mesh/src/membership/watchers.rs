@@ -17,6 +17,8 @@ use crate::wire::limits::WATCHERS_MAX;
 const TICK: Duration = Duration::from_millis(100);
 /// The list changes once in this at most.
 const CHOOSE_EVERY: Duration = Duration::from_secs(1);
+/// Where many fall at once the verdicts on nearly all of them are known so long after the first.
+const CHOOSE_IN_STORM: Duration = Duration::from_millis(800);
 /// Time for first beacons and answers to come before the first choice. Who falls before it is missed for seconds, so no
 /// longer than it takes.
 const CHOOSE_FIRST: Duration = Duration::from_millis(150);
@@ -75,7 +77,7 @@ impl Membership {
         let spread = self.up_to(each * members);
         let at = match self.watched.chosen {
             // Once for all who fall.
-            Some(_) if self.do_many_fall(now) => now + CHOOSE_EVERY + spread,
+            Some(_) if self.do_many_fall(now) => now + CHOOSE_IN_STORM + spread * 3 / 5,
             Some(last) => now.max(last + CHOOSE_EVERY) + spread / 4,
             None => now.max(self.started + CHOOSE_FIRST) + spread,
         };
