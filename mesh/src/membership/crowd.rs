@@ -134,7 +134,8 @@ impl Membership {
 
     /// The copies of this record of ours that are said where there is a crowd.
     pub(super) fn copy_in_crowd(&mut self, now: Instant, bytes: Bytes) {
-        let after = if self.crowd.is_one(now) { COPY_AFTER } else { COPY_AFTER_IN_STORM };
+        let is_storm_alone = self.do_many_fall(now) && !self.crowd.is_one(now);
+        let after = if is_storm_alone { COPY_AFTER_IN_STORM } else { COPY_AFTER };
         for turn in 1..=COPIES {
             let wait = after * turn + self.up_to(COPY_SPREAD);
             self.timers.arm(now + wait, Timer::CopyInCrowd(bytes.clone()));
