@@ -6,11 +6,15 @@ use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use bytes::Bytes;
+use isle_mesh::member::Record;
+use isle_mesh::wire::{Message, SIGNATURE_BYTES};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use serde_json::Value;
 
@@ -182,6 +186,22 @@ impl Node {
     /// Asks it from inside its own host and demands 200.
     pub(crate) fn ask(&self, path: &str) -> Result<Value> {
         client::expect(&self.host, self.http(), path, 200)?.json()
+    }
+
+    /// What it says of itself: the signed bytes, and what they say.
+    pub(crate) fn record(&self) -> Result<(Bytes, Arc<Record>)> {
+        let records = client::expect(&self.host, self.http(), "/mesh/records", 200)?;
+        let words = isle_mesh::transfer::decode(&records.body)?.words;
+        let own = words.into_iter().find_map(|word| {
+            let said = word.bytes.get(..word.bytes.len().checked_sub(SIGNATURE_BYTES)?)?;
+            match isle_mesh::wire::decode(said).ok()? {
+                (header, Some(Message::Announce(record))) if header.author.to_string() == self.id() => {
+                    Some((word.bytes, record))
+                }
+                _ => None,
+            }
+        });
+        own.context("a node without a record of its own")
     }
 
     /// Lines of its metrics that begin so.

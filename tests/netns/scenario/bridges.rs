@@ -179,15 +179,29 @@ fn farewells(run: &Run) -> Result<()> {
         ensure!(crossing <= DELAY + Duration::from_millis(100), "{what}: {crossing:?}");
         let south = pair.both.island("south")?;
         let back = south.join(&host, &["pieces", "--only", "shark", "--island", "south"])?;
-        let id = back.id().to_owned();
         south.nodes.push(back);
         pair.both.complete(10, PATIENCE)?;
         // Elsewhere nobody is down whose watchers are not known there: who falls in its first moments is in doubt.
-        for (_, log) in logs.iter().filter(|(name, _)| name.starts_with('n')) {
-            log.wait("updated", PATIENCE, |seen| seen.is("updated", &id))?;
+        let back = pair.both.nodes().find(|node| node.name() == "s-p1").context("s-p1 is back")?;
+        let until = Instant::now() + PATIENCE;
+        for node in pair.both.nodes().filter(|node| node.name().starts_with('n')) {
+            while !knows_watchers_of(node, back)? {
+                ensure!(Instant::now() < until, "{} does not know the watchers of s-p1", node.name());
+                thread::sleep(Duration::from_millis(10));
+            }
         }
     }
     Ok(())
+}
+
+/// Whether a node has the record in which a member of another island names its watchers.
+fn knows_watchers_of(node: &Node, member: &Node) -> Result<bool> {
+    let (bytes, record) = member.record()?;
+    if record.watchers.is_empty() {
+        return Ok(false);
+    }
+    let far = client::expect(&node.host, node.http(), "/mesh/records?instance=0&since=0", 200)?;
+    Ok(far.body.windows(bytes.len()).any(|held| held == bytes))
 }
 
 /// The events of all nodes, by label.

@@ -6,10 +6,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use isle_mesh::member::MemberId;
-use isle_mesh::wire::{Message, SIGNATURE_BYTES};
 
 use super::Claim;
-use crate::client;
 use crate::crowd::flood::Flooder;
 use crate::crowd::meter::Meter;
 use crate::crowd::{Crowd, PREFIX};
@@ -275,15 +273,5 @@ fn demand_nobody_doubted(logs: &[EventLog]) -> Result<()> {
 
 /// Where a node is spoken to alone, as its record says.
 fn private_port(node: &Node) -> Result<SocketAddr> {
-    let records = client::expect(&node.host, node.http(), "/mesh/records", 200)?;
-    let port = isle_mesh::transfer::decode(&records.body)?.words.iter().find_map(|word| {
-        let said = word.bytes.get(..word.bytes.len().checked_sub(SIGNATURE_BYTES)?)?;
-        match isle_mesh::wire::decode(said).ok()? {
-            (header, Some(Message::Announce(record))) if header.author.to_string() == node.id() => {
-                Some(record.unicast_port)
-            }
-            _ => None,
-        }
-    });
-    Ok(SocketAddr::new(node.http().ip(), port.context("a node without a record of its own")?))
+    Ok(SocketAddr::new(node.http().ip(), node.record()?.1.unicast_port))
 }
