@@ -188,6 +188,12 @@ impl Table {
         self.entries.get(id)
     }
 
+    /// Its newest ANNOUNCE, if it is known by more than its farewell.
+    #[must_use]
+    pub fn record(&self, id: &MemberId) -> Option<&Said<Arc<Record>>> {
+        self.get(id)?.record.as_ref()
+    }
+
     /// All members, in no order that means something; also those of which only the farewell is known.
     pub fn iter(&self) -> impl Iterator<Item = (&MemberId, &Entry)> {
         self.entries.iter()

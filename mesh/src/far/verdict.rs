@@ -149,13 +149,13 @@ impl Far {
     /// How many of the watchers that the accused names have voted. Whoever has gone since it voted has voted: else it would
     /// hang on what comes first, the votes or that it has gone, and islands would differ for good.
     fn named(&self, id: &MemberId, certificate: &Certificate) -> usize {
-        let Some(said) = self.table.get(id).and_then(|entry| entry.record.as_ref()) else { return 0 };
+        let Some(said) = self.table.record(id) else { return 0 };
         said.value.watchers.iter().filter(|watcher| certificate.votes.contains_key(*watcher)).count()
     }
 
     /// Whether nobody who knows the record can doubt it, whoever else goes or comes.
     fn is_conclusive(&self, id: &MemberId, certificate: &Certificate) -> bool {
-        let Some(said) = self.table.get(id).and_then(|entry| entry.record.as_ref()) else { return false };
+        let Some(said) = self.table.record(id) else { return false };
         self.named(id, certificate) >= quorum(said.value.watchers.len())
     }
 
@@ -226,7 +226,7 @@ impl Far {
 
     /// What the votes on `id` come to, and how many members were looked at for that.
     fn judge(&self, now: Instant, id: &MemberId, certificate: &Certificate) -> (Option<Judgement>, usize) {
-        let Some(said) = self.table.get(id).and_then(|entry| entry.record.as_ref()) else { return (None, 0) };
+        let Some(said) = self.table.record(id) else { return (None, 0) };
         if certificate.record != said.stamp {
             return (None, 0);
         }
@@ -294,10 +294,10 @@ impl Far {
 
     /// How many of the voters claim to be of the same island, or did until they went.
     fn weight(&self, id: &MemberId, certificate: &Certificate) -> usize {
-        let Some(said) = self.table.get(id).and_then(|entry| entry.record.as_ref()) else { return 0 };
+        let Some(said) = self.table.record(id) else { return 0 };
         let island = &said.value.island;
         let counts = |voter: &&MemberId| {
-            let record = self.table.get(voter).and_then(|entry| entry.record.as_ref());
+            let record = self.table.record(voter);
             record.is_some_and(|record| record.value.island == *island)
         };
         certificate.votes.keys().filter(counts).count()
@@ -310,7 +310,7 @@ impl Far {
 
     fn there(&self, island: &str) -> impl Iterator<Item = &MemberId> {
         let is_there = move |id: &&MemberId| {
-            let record = self.table.get(id).and_then(|entry| entry.record.as_ref());
+            let record = self.table.record(id);
             record.is_some_and(|said| said.value.island == island)
         };
         let alive = self.members.iter().filter(|(_, member)| member.standing == Standing::Alive);

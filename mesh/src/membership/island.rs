@@ -59,7 +59,7 @@ impl Membership {
     /// Whether this listed member counts itself to another island than we do, and neither of us is about to follow the other.
     pub(super) fn has_moved_away(&self, now: Instant, id: &MemberId) -> bool {
         let ours = &self.record;
-        let record = self.table.get(id).and_then(|entry| entry.record.as_ref()).map(|said| &said.value);
+        let record = self.table.record(id).map(|said| &said.value);
         let Some(theirs) = record.filter(|theirs| theirs.island != ours.island && theirs.island != UNNAMED)
         else {
             return false;
@@ -76,9 +76,7 @@ impl Membership {
         if self.island_given.is_some() {
             return;
         }
-        let Some(record) =
-            self.table.get(&id).and_then(|entry| entry.record.as_ref()).map(|r| r.value.clone())
-        else {
+        let Some(record) = self.table.record(&id).map(|r| r.value.clone()) else {
             return;
         };
         if directly && record.island_given && self.is_better_island(id, &record.island) {
@@ -93,7 +91,7 @@ impl Membership {
 
     /// A member was heard whose record may have come from others.
     pub(super) fn consider_name_of(&mut self, now: Instant, id: MemberId) {
-        let record = self.table.get(&id).and_then(|entry| entry.record.as_ref()).map(|said| &said.value);
+        let record = self.table.record(&id).map(|said| &said.value);
         let is_another = record.is_some_and(|theirs| {
             theirs.island_given
                 && theirs.island != self.record.island

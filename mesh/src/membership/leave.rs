@@ -135,7 +135,7 @@ impl Membership {
     pub(super) fn is_from_author(&self, id: &MemberId, from: Source) -> bool {
         let ip = from.addr.ip();
         let heard_there = self.peers.get(id).and_then(|peer| peer.from).is_some_and(|heard| heard.ip() == ip);
-        let record = self.table.get(id).and_then(|entry| entry.record.as_ref());
+        let record = self.table.record(id);
         heard_there || record.is_some_and(|said| said.value.addresses.iter().any(|address| address.ip == ip))
     }
 

@@ -333,8 +333,7 @@ impl Membership {
     }
 
     fn has_news(&mut self, now: Instant, id: MemberId, word: &Verified<Word>, from: Option<Source>) {
-        let draining =
-            self.table.get(&id).and_then(|entry| entry.record.as_ref()).is_some_and(|r| r.value.draining);
+        let draining = self.table.record(&id).is_some_and(|r| r.value.draining);
         let was_draining =
             self.peers.get(&id).and_then(|peer| peer.view.as_ref()).is_some_and(|m| m.record.draining);
         if let Some(peer) = self.peers.get_mut(&id) {

@@ -100,7 +100,7 @@ impl Membership {
         let stamp = Stamp { epoch: self.identity.epoch(), seq: self.seq };
         self.counters.suspicions += 1;
         let mut others = vec![id];
-        if let Some(said) = self.table.get(&id).and_then(|entry| entry.record.as_ref()) {
+        if let Some(said) = self.table.record(&id) {
             let own = self.id();
             others.extend(said.value.watchers.iter().filter(|watcher| **watcher != own));
         }
@@ -123,7 +123,7 @@ impl Membership {
         if peer.silent_since() >= peer.recorded + missed_for.max(copied) {
             return;
         }
-        let record = self.table.get(id).and_then(|entry| entry.record.as_ref());
+        let record = self.table.record(id);
         if let Some(bytes) = record.map(|said| said.bytes.clone()) {
             self.counters.relayed += 1;
             self.send(Destination::Everyone, bytes);
@@ -314,14 +314,14 @@ impl Membership {
         if !self.speaks_for(id) {
             return;
         }
-        let record = self.table.get(id).and_then(|entry| entry.record.as_ref());
+        let record = self.table.record(id);
         if let Some(bytes) = record.map(|said| said.bytes.clone()) {
             self.answer_with(now, voter, bytes);
         }
     }
 
     pub(super) fn is_watcher_of(&self, watcher: &MemberId, id: &MemberId) -> bool {
-        let record = self.table.get(id).and_then(|entry| entry.record.as_ref());
+        let record = self.table.record(id);
         record.is_some_and(|said| said.value.watchers.contains(watcher))
     }
 

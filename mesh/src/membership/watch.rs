@@ -198,7 +198,7 @@ impl Membership {
 
     /// Who watches `id`: those it named, or those who stand in for them. Without ourselves. O(members) in the second case.
     pub(super) fn watchers_of(&self, id: &MemberId) -> Vec<MemberId> {
-        let record = self.table.get(id).and_then(|entry| entry.record.as_ref());
+        let record = self.table.record(id);
         let named = record.map_or(&[][..], |said| &said.value.watchers);
         let own = self.id();
         if self.has_living(named) {

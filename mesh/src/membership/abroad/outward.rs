@@ -117,8 +117,7 @@ impl Membership {
     /// Another has voted on a member of our own island that is down already. Told unless the votes before it convince
     /// everybody: whoever has just started finds few of them enough, as it knows few members, and others do not.
     pub(in crate::membership) fn tell_vote(&mut self, id: &MemberId, voter: &MemberId) {
-        let record =
-            self.table.get(id).and_then(|entry| entry.record.as_ref()).map(|said| said.value.clone());
+        let record = self.table.record(id).map(|said| said.value.clone());
         let doubt = self.peers.get(id).and_then(|peer| peer.doubt.as_ref());
         let (Some(record), Some(doubt), true) = (record, doubt, self.abroad.outward) else { return };
         let has_voted = |watcher: &&MemberId| *watcher != voter && doubt.votes.contains_key(*watcher);
