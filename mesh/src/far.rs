@@ -148,8 +148,7 @@ impl Far {
 
     /// The record of a member.
     pub(crate) fn record(&self, id: &MemberId) -> Option<(Stamp, &Arc<Record>)> {
-        let said = self.table.get(id)?.record.as_ref()?;
-        Some((said.stamp, &said.value))
+        self.table.record(id).map(|said| (said.stamp, &said.value))
     }
 
     pub(crate) fn standing(&self, id: &MemberId) -> Option<Standing> {
@@ -189,11 +188,11 @@ impl Far {
             Message::Announce(record) => {
                 self.table.check_fresh(&word.header, &word.bytes)?;
                 self.admit_island(now, &record.island)?;
-                self.make_room(now, id, &Share { bringer: from, island: record.island.clone() })?;
+                self.make_room(now, id, from, &record.island)?;
             }
             Message::Farewell(_) => {
                 self.table.check_fresh(&word.header, &word.bytes)?;
-                self.make_room(now, id, &Share { bringer: from, island: String::new() })?;
+                self.make_room(now, id, from, "")?;
             }
             // Nobody is made known by a pulse.
             Message::Beacon(_) | Message::Pong(_) => {}
@@ -203,22 +202,24 @@ impl Far {
         self.merge(now, from, word)
     }
 
-    /// Room for one more of this share, if the word that is about to be merged makes somebody known. Of the share that has
-    /// to give way the one that has been gone for longest goes, if nobody of another has been for longer, else the latest.
+    /// Room for one more of this island that `from` has brought, if the word that is about to be merged makes somebody
+    /// known. Of the share that has to give way the one that has been gone for longest goes, if nobody of another has been
+    /// for longer, else the latest.
     ///
     /// # Errors
     /// `Full`: that would be the newcomer itself.
-    fn make_room(&mut self, now: Instant, id: MemberId, own: &Share) -> Result<(), Refused> {
+    fn make_room(&mut self, now: Instant, id: MemberId, from: Bringer, island: &str) -> Result<(), Refused> {
         if self.table.len() < self.members_max || self.table.get(&id).is_some() {
             return Ok(());
         }
-        let fullest = self.shares.fullest(own);
+        let own = Share { bringer: from, island: island.to_owned() };
+        let fullest = self.shares.fullest(&own);
         if let Some(gone) = self.table.longest_gone().filter(|gone| self.shares.is_in(gone, &fullest)) {
             self.table.forget(&gone, now);
             self.unlist(gone, Out::Forgotten(gone));
             return Ok(());
         }
-        let latest = if fullest == *own { None } else { self.shares.latest(&fullest) };
+        let latest = if fullest == own { None } else { self.shares.latest(&fullest) };
         let latest = latest.ok_or(Refused::Full)?;
         // Without a floor: it may live, and come again.
         self.table.remove(&latest);
@@ -231,8 +232,8 @@ impl Far {
         let advance = self.table.merge(word, Via::Told, now)?;
         self.changes.note(id);
         if advance != Advance::Pulse {
-            let island = self.record(&id).map(|(_, record)| record.island.clone()).unwrap_or_default();
-            self.shares.place(id, Share { bringer: from, island });
+            let island = self.table.record(&id).map_or("", |said| &said.value.island);
+            self.shares.place(id, from, island);
         }
         match advance {
             Advance::Joined | Advance::Record => self.has_news(now, id, bytes, advance == Advance::Joined),
@@ -547,7 +548,7 @@ impl Far {
 /// Whether any listed member counts itself to this island.
 fn counts_anybody(table: &Table, members: &ByMember<FarMember>, island: &str) -> bool {
     members.keys().any(|id| {
-        let record = table.get(id).and_then(|entry| entry.record.as_ref());
+        let record = table.record(id);
         record.is_some_and(|said| said.value.island == island)
     })
 }

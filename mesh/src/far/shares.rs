@@ -44,24 +44,21 @@ impl Shares {
         Self { brought: BTreeMap::new(), places: by_member(seed), came: 0 }
     }
 
-    /// Notes that this member is of `share`. Who brought it first stays its bringer, whoever tells of it later.
-    pub(super) fn place(&mut self, id: MemberId, mut share: Share) {
-        let order = match self.places.get(&id) {
-            Some((held, _)) if held.island == share.island => return,
-            Some((held, order)) => {
-                share.bringer = held.bringer;
-                *order
-            }
+    /// Notes that this member is of that island, and that `bringer` has brought it, if nobody had before.
+    pub(super) fn place(&mut self, id: MemberId, bringer: Bringer, island: &str) {
+        let (bringer, order) = match self.places.get(&id) {
+            Some((held, _)) if held.island == island => return,
+            Some((held, order)) => (held.bringer, *order),
             None => {
                 self.came += 1;
-                self.came
+                (bringer, self.came)
             }
         };
         self.remove(&id);
-        let brought = self.brought.entry(share.bringer).or_default();
+        let brought = self.brought.entry(bringer).or_default();
         brought.count += 1;
-        brought.islands.entry(share.island.clone()).or_default().insert((order, id));
-        self.places.insert(id, (share, order));
+        brought.islands.entry(island.to_owned()).or_default().insert((order, id));
+        self.places.insert(id, (Share { bringer, island: island.to_owned() }, order));
     }
 
     pub(super) fn remove(&mut self, id: &MemberId) {
