@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::verify::Refused;
 
@@ -18,7 +18,7 @@ const HELD_BACK: f64 = 1000.0;
 const ADDRESSES_MAX: usize = 4096;
 
 /// What all addresses may send together. A newcomer on a large island hears some words of each member before it has
-/// proven it. A signature costs 40 to 60 us, so beside a thousand members strangers get 4 % of a core for long.
+/// proven it. A signature costs 40 to 60 µs, so beside a thousand members strangers get 4 % of a core for long.
 fn limit_of_all(members: usize) -> Limit {
     let members = f64::from(u32::try_from(members).unwrap_or(u32::MAX));
     Limit { burst: 2000.0 + 8.0 * members, per_second: 200.0 + members / 2.0 }
@@ -31,22 +31,19 @@ struct Limit {
 }
 
 /// What was taken of a limit and has not been made up for.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Bucket {
     taken: f64,
-    at: Instant,
+    /// As of then.
+    at: Option<Instant>,
 }
 
 impl Bucket {
-    fn new(now: Instant) -> Self {
-        Self { taken: 0.0, at: now }
-    }
-
     /// Makes up for the time that has passed. Returns what is still taken.
     fn drain(&mut self, now: Instant, limit: Limit) -> f64 {
-        let passed = now.saturating_duration_since(self.at).as_secs_f64();
-        self.taken = (self.taken - passed * limit.per_second).max(0.0);
-        self.at = now;
+        let passed = self.at.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
+        self.taken = (self.taken - passed.as_secs_f64() * limit.per_second).max(0.0);
+        self.at = Some(now);
         self.taken
     }
 
@@ -57,7 +54,7 @@ impl Bucket {
 }
 
 /// What one address has sent.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Heard {
     all: Bucket,
     /// Held to [`FEW`]; full when it sent more.
@@ -67,7 +64,7 @@ struct Heard {
 /// The buckets of all addresses heard lately.
 #[derive(Debug, Default)]
 pub(super) struct Rates {
-    all: Option<Bucket>,
+    all: Bucket,
     addresses: BTreeMap<IpAddr, Heard>,
 }
 
@@ -84,9 +81,7 @@ impl Rates {
             return Err(Refused::Rate);
         }
         let limit = limit_of_all(members);
-        let all = self.all.get_or_insert_with(|| Bucket::new(now));
-        let heard = || Heard { all: Bucket::new(now), few: Bucket::new(now) };
-        let own = self.addresses.entry(ip).or_insert_with(heard);
+        let (all, own) = (&mut self.all, self.addresses.entry(ip).or_default());
         let (is_few, is_own) = (own.few.has_room(now, FEW), own.all.has_room(now, EACH));
         if !is_own || !all.has_room(now, limit) || (all.taken >= HELD_BACK && !is_few) {
             return Err(Refused::Rate);
@@ -105,8 +100,6 @@ impl Rates {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn address(number: u32) -> IpAddr {
