@@ -22,11 +22,13 @@ const CHOOSE_IN_STORM: Duration = Duration::from_millis(800);
 /// Time for first beacons and answers to come before the first choice. Who falls before it is missed for seconds, so no
 /// longer than it takes.
 const CHOOSE_FIRST: Duration = Duration::from_millis(150);
-/// The first choice is spread over this for each member: not all who start together say their records at once.
+/// Over how much it is spread for each member, so that not all who start together say their records at once.
 const CHOOSE_FIRST_SPREAD_EACH: Duration = Duration::from_micros(100);
-/// Later ones over this: of those who have lost the same watcher.
-const CHOOSE_SPREAD_EACH: Duration = Duration::from_micros(800);
-const CHOOSE_SPREAD_EACH_IN_CROWD: Duration = Duration::from_millis(2);
+const CHOOSE_FIRST_SPREAD_EACH_IN_CROWD: Duration = Duration::from_millis(2);
+/// And the later ones: of those who have lost the same watcher.
+const CHOOSE_SPREAD_EACH: Duration = Duration::from_micros(200);
+const CHOOSE_SPREAD_EACH_IN_CROWD: Duration = Duration::from_micros(500);
+const CHOOSE_SPREAD_EACH_IN_STORM: Duration = Duration::from_micros(1200);
 /// Whoever has been here so long is taken first: it will stay.
 const LONG_KNOWN: Duration = Duration::from_secs(10);
 /// A watcher that accused us wrongly so often in `ACCUSED_FOR` does not hear us: another takes its place.
@@ -71,16 +73,20 @@ impl Membership {
         if full && !self.is_accused(now) {
             return;
         }
-        let members = u32::try_from(self.table.len()).unwrap_or(u32::MAX);
-        let usual = if self.watched.chosen.is_none() { CHOOSE_FIRST_SPREAD_EACH } else { CHOOSE_SPREAD_EACH };
-        let each = if self.is_crowded(now) { CHOOSE_SPREAD_EACH_IN_CROWD } else { usual };
-        let spread = self.up_to(each * members);
-        let at = match self.watched.chosen {
+        let each = |usual, in_crowd| if self.is_crowded(now) { in_crowd } else { usual };
+        let (from, each) = match self.watched.chosen {
             // Once for all who fall.
-            Some(_) if self.do_many_fall(now) => now + CHOOSE_IN_STORM + spread * 3 / 5,
-            Some(last) => now.max(last + CHOOSE_EVERY) + spread / 4,
-            None => now.max(self.started + CHOOSE_FIRST) + spread,
+            Some(_) if self.do_many_fall(now) => (now + CHOOSE_IN_STORM, CHOOSE_SPREAD_EACH_IN_STORM),
+            Some(last) => {
+                (now.max(last + CHOOSE_EVERY), each(CHOOSE_SPREAD_EACH, CHOOSE_SPREAD_EACH_IN_CROWD))
+            }
+            None => (
+                now.max(self.started + CHOOSE_FIRST),
+                each(CHOOSE_FIRST_SPREAD_EACH, CHOOSE_FIRST_SPREAD_EACH_IN_CROWD),
+            ),
         };
+        let members = u32::try_from(self.table.len()).unwrap_or(u32::MAX);
+        let at = from + self.up_to(each * members);
         self.watched.pending = true;
         self.timers.arm(at, Timer::ChooseWatchers);
     }
