@@ -378,7 +378,7 @@ fn whoever_votes_by_an_old_record_is_given_the_new_one_by_watchers() {
     wire.run_for(3 * SECOND);
     let (stamp, record) = record_of(&wire, 0);
     let watches = |at: &usize| record.watchers.contains(&wire.nodes[*at].id());
-    let (named, others): (Vec<_>, Vec<_>) = (1..12).partition(watches);
+    let (named, others): (Vec<_>, Vec<_>) = (1..16).partition(watches);
     let voter = others[0];
     let old = Suspect {
         target: wire.nodes[0].id(),
@@ -392,7 +392,7 @@ fn whoever_votes_by_an_old_record_is_given_the_new_one_by_watchers() {
         &Message::Suspect(old),
         Seq(1_000_000),
     );
-    let from = Source { addr: address(voter), interface: 1, shared: true };
+    let from = broadcast_from(voter);
     let now = wire.now;
     let mut answers = |at: usize| {
         assert_eq!(wire.nodes[at].handle_datagram(now, from, word.clone()), Err(Refused::Stale));
