@@ -36,6 +36,7 @@ pub mod outward;
 pub mod path;
 pub mod proof;
 pub mod reach;
+pub mod reserved;
 pub mod shared;
 pub mod table;
 pub mod transfer;

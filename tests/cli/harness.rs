@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::thread;
 
-use isle_mesh::config::ReservedPort;
+use isle_mesh::reserved::ReservedPort;
 use rustix::process::{Pid, Signal, kill_process};
 
 /// The program, with nothing of ours in its environment.

@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 
 use super::*;
-use crate::config::ReservedPort;
 use crate::event::EventKind;
 use crate::member::{LeaveReason, Standing};
 use crate::mesh::{BoxFuture, Ended, FarWords, FetchError, News, What};
+use crate::reserved::ReservedPort;
 
 /// Tables are handed over within the process: each node is known by the HTTP port it announces.
 #[derive(Default)]

@@ -7,9 +7,9 @@ use std::io;
 use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 
-use isle_mesh::config::ReservedPort;
 use isle_mesh::identity::{Identity, IdentityError};
 use isle_mesh::member::MemberId;
+use isle_mesh::reserved::ReservedPort;
 
 use crate::cli::demo::child::{ChildError, Common, Node};
 use crate::figures::figure::Figure;

@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use http::{HeaderMap, HeaderValue, Method};
 use http_body_util::BodyExt;
-use isle_mesh::config::{MeshConfig, ReservedPort};
+use isle_mesh::config::MeshConfig;
 use isle_mesh::identity::Identity;
 use isle_mesh::member::CatalogueSummary;
+use isle_mesh::reserved::ReservedPort;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
