@@ -1,8 +1,8 @@
 //! Crowds: so many newcomers within a second that what is done for each of a few would drown all.
 //!
-//! A power cut ends and a thousand members start at once, or two halves of an island are plugged together. In a crowd a record's
-//! copies are a second apart, greetings and tables are left out, and questions wait; whoever missed a record
-//! notices it by its author's next beacon and asks for that record alone.
+//! A power cut ends and a thousand members start at once, or two halves of an island are plugged together. In a crowd a record
+//! is said once, greetings and tables are left out, and questions wait; whoever missed a record notices it by its author's
+//! next beacons, which come sooner than usual, and asks for that record alone.
 //!
 //! Source: NETWORK.md, "Crowds".
 
@@ -24,14 +24,14 @@ const INTRODUCED_WITHIN: Duration = Duration::from_millis(500);
 /// They begin about as late as we.
 const SKEW: Duration = Duration::from_millis(150);
 const INTRODUCED_EVERY: Duration = Duration::from_secs(3);
-/// The copies of a record in a crowd come so late that most who missed it have asked by then.
-const COPIES: u32 = 2;
-const COPY_AFTER: Duration = Duration::from_secs(1);
-/// Where many have fallen there is more room for them.
-const COPY_AFTER_IN_STORM: Duration = Duration::from_millis(400);
-const COPY_SPREAD: Duration = Duration::from_millis(300);
-/// All of them have been sent after this.
-pub(super) const COPIED_WITHIN: Duration = COPY_AFTER.saturating_mul(COPIES).saturating_add(COPY_SPREAD);
+/// In a crowd a record is said once. So many beacons follow within a beacon period: each is a third of a record's bytes, and
+/// whoever has missed the record learns from one that it lacks it, and asks.
+const REMINDERS: u8 = 5;
+/// In a storm alone, where fewer are there to miss it.
+const REMINDERS_IN_STORM: u8 = 4;
+const REMIND_EACH_PERIODS: f64 = 0.13;
+/// Where groups meet all say their records at once: then they are further apart, and the first comes when strangers are asked.
+const REMIND_EACH_PERIODS_IN_GROUP: f64 = 0.33;
 
 /// How often something has happened since the first time within [`WITHIN`].
 #[derive(Debug, Default)]
@@ -73,6 +73,11 @@ impl Surge {
         self.was_on_within(now, Duration::ZERO)
     }
 
+    /// Whether it has not happened often in the current second.
+    pub(super) fn is_over(&self, now: Instant) -> bool {
+        self.lately.count(now) < SURGE_MIN
+    }
+
     /// Whether it is, or was until then.
     pub(super) fn was_on_within(&self, now: Instant, length: Duration) -> bool {
         self.until.is_some_and(|until| now < until + length)
@@ -97,6 +102,11 @@ impl Crowd {
         self.newcomers.is_on(now)
     }
 
+    /// Whether we said our record for a group of strangers a moment ago.
+    fn has_introduced_us(&self, now: Instant) -> bool {
+        self.introduced.is_some_and(|at| now.saturating_duration_since(at) < INTRODUCED_EVERY)
+    }
+
     /// Whether a group of strangers is being met now: its members say their records, as we do.
     pub(super) fn is_met(&self, now: Instant) -> bool {
         self.introduced.is_some_and(|at| now.saturating_duration_since(at) < INTRODUCED_WITHIN + SKEW)
@@ -107,9 +117,8 @@ impl Membership {
     /// There is a group of strangers: says our record to them all, in our turn. A table for each of them that
     /// each of us fetched would cost a thousand times as much.
     pub(super) fn introduce_soon(&mut self, now: Instant) {
-        let lately = |at: Instant| now.saturating_duration_since(at) < INTRODUCED_EVERY;
         // Whoever is only just joining is about to get the table of the group.
-        if !self.joining.is_complete() || self.crowd.introduced.is_some_and(lately) {
+        if !self.joining.is_complete() || self.crowd.has_introduced_us(now) {
             return;
         }
         self.crowd.introduced = Some(now);
@@ -122,7 +131,11 @@ impl Membership {
         if !self.leaving
             && let Some((_, bytes)) = self.record_said.clone()
         {
-            self.copy_in_crowd(now, bytes.clone());
+            let apart = self.reminders_apart(now);
+            let begin = self.crowd.introduced.map_or(now, |at| at + INTRODUCED_WITHIN + SKEW + apart);
+            let first = begin + self.up_to(apart);
+            self.timers.arm(first, Timer::Remind(bytes.clone(), 1));
+            self.watched.put_off_broadcast(first + self.beacon_period());
             self.send(Destination::Everyone, bytes);
         }
     }
@@ -132,19 +145,30 @@ impl Membership {
         self.crowd.is_one(now) || self.do_many_fall(now)
     }
 
-    /// The copies of this record of ours that are said where there is a crowd.
-    pub(super) fn copy_in_crowd(&mut self, now: Instant, bytes: Bytes) {
-        let is_storm_alone = self.do_many_fall(now) && !self.crowd.is_one(now);
-        let after = if is_storm_alone { COPY_AFTER_IN_STORM } else { COPY_AFTER };
-        for turn in 1..=COPIES {
-            let wait = after * turn + self.up_to(COPY_SPREAD);
-            self.timers.arm(now + wait, Timer::CopyInCrowd(bytes.clone()));
-        }
+    /// This record of ours was said: beacons are to follow it where there is a crowd.
+    pub(super) fn remind_in_crowd(&mut self, now: Instant, record: Bytes) {
+        let apart = self.reminders_apart(now);
+        self.timers.arm(now + apart, Timer::Remind(record, 1));
     }
 
-    pub(super) fn send_copy_in_crowd(&mut self, bytes: Bytes) {
-        if self.is_our_record(&bytes) {
-            self.send(Destination::Everyone, bytes);
+    fn reminders_apart(&self, now: Instant) -> Duration {
+        let in_group = self.crowd.has_introduced_us(now);
+        let periods = if in_group { REMIND_EACH_PERIODS_IN_GROUP } else { REMIND_EACH_PERIODS };
+        self.beacon_period().mul_f64(periods)
+    }
+
+    /// A beacon that tells of our record, if that is the newest and there is a crowd.
+    pub(super) fn remind(&mut self, now: Instant, record: Bytes, turn: u8) {
+        let names_watchers = !self.record.watchers.is_empty();
+        if !names_watchers || !self.is_our_record(&record) || !self.is_crowded(now) {
+            return;
+        }
+        let beacon = self.signed_beacon(now);
+        self.broadcast(now, beacon, false);
+        let most = if self.crowd.is_one(now) { REMINDERS } else { REMINDERS_IN_STORM };
+        if turn < most {
+            let apart = self.reminders_apart(now);
+            self.timers.arm(now + apart, Timer::Remind(record, turn + 1));
         }
     }
 }

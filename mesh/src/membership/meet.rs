@@ -39,6 +39,8 @@ const ASKED_IN_CROWD_MAX: u32 = 64;
 const FEW: usize = 16;
 /// A record we lack is asked for after up to this: a copy may be on its way.
 const RECORD_WAIT: Duration = Duration::from_millis(300);
+/// In a crowd, where no copies of it come.
+const RECORD_WAIT_IN_CROWD: Duration = Duration::from_millis(100);
 /// A HELLO with this attempt is meant for whoever receives it, whatever the lots say.
 pub(super) const FOR_YOU: u8 = u8::MAX;
 
@@ -176,7 +178,8 @@ impl Membership {
         let room = self.wanted.len() < STRANGERS_MAX && !self.wanted.contains_key(&id);
         if room && self.lacks_record(&id, beacon) {
             self.wanted.insert(id, 0);
-            let wait = self.up_to(RECORD_WAIT);
+            let most = if self.is_crowded(now) { RECORD_WAIT_IN_CROWD } else { RECORD_WAIT };
+            let wait = self.up_to(most);
             self.timers.arm(now + wait, Timer::WantRecord(id));
         }
     }
@@ -192,12 +195,17 @@ impl Membership {
             || pulse.stamp.epoch == record.stamp.epoch && beacon.record_seq > record.stamp.seq
     }
 
-    /// Asks it for its newest record, and once more soon if that has not come.
+    /// Asks it for its newest record, and once more soon if that has not come. It may not know us either, and then it does not
+    /// answer: from the second question on our record goes along.
     pub(super) fn ask_for_record(&mut self, now: Instant, id: MemberId) {
         let asked = self.wanted.remove(&id).unwrap_or_default();
         let beacon = self.table.get(&id).and_then(|entry| entry.pulse.as_ref()).map(|said| said.value);
         let lacking = beacon.is_some_and(|beacon| self.lacks_record(&id, &beacon));
         if asked < ASKS_MAX && lacking && !self.leaving {
+            let ours = self.record_said.as_ref().filter(|_| asked > 0).map(|(_, bytes)| bytes.clone());
+            if let (Some(record), Some(at)) = (ours, self.unicast_address(&id)) {
+                self.send_to(at, record);
+            }
             let nonce = self.rng.random();
             self.say_ping(&id, nonce, true);
             self.wanted.insert(id, asked + 1);

@@ -35,14 +35,15 @@ pub(super) struct Spoken {
     proofs: BTreeMap<MemberId, Instant>,
     hints: BTreeMap<MemberId, Instant>,
     probes: BTreeMap<MemberId, Instant>,
-    answers: BTreeMap<MemberId, Instant>,
+    /// Who was answered about whom.
+    answers: BTreeMap<(MemberId, MemberId), Instant>,
     renewals: BTreeMap<MemberId, Instant>,
 }
 
-/// Whether it is time again for `id`, and remembers that it was.
-fn once(when: &mut BTreeMap<MemberId, Instant>, now: Instant, id: MemberId) -> bool {
+/// Whether it is time again for `what`, and remembers that it was.
+fn once<K: Ord>(when: &mut BTreeMap<K, Instant>, now: Instant, what: K) -> bool {
     let lately = |at: &Instant| now.saturating_duration_since(*at) < ONCE_IN;
-    if when.get(&id).is_some_and(lately) {
+    if when.get(&what).is_some_and(lately) {
         return false;
     }
     if when.len() >= REMEMBERED_MAX {
@@ -51,7 +52,7 @@ fn once(when: &mut BTreeMap<MemberId, Instant>, now: Instant, id: MemberId) -> b
     if when.len() >= REMEMBERED_MAX {
         return false;
     }
-    when.insert(id, now);
+    when.insert(what, now);
     true
 }
 
@@ -175,9 +176,9 @@ impl Membership {
         }
     }
 
-    /// A member's own word, for somebody who asks about it and has missed that: once in a second.
-    pub(super) fn answer_with(&mut self, now: Instant, to: MemberId, bytes: bytes::Bytes) {
-        if once(&mut self.spoken.answers, now, to)
+    /// A word about a member, for somebody who asks about it and has missed that: once in a second.
+    pub(super) fn answer_with(&mut self, now: Instant, to: MemberId, about: MemberId, bytes: bytes::Bytes) {
+        if once(&mut self.spoken.answers, now, (to, about))
             && let Some(at) = self.unicast_address(&to)
         {
             self.send_to(at, bytes);

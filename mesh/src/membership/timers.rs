@@ -28,8 +28,8 @@ pub(super) enum Timer {
     Introduce,
     /// One more copy of a word of ours, unless a newer one has taken its place.
     Copy(Bytes),
-    /// The same in a crowd.
-    CopyInCrowd(Bytes),
+    /// In a crowd, a beacon that tells of this record of ours; which.
+    Remind(Bytes, u8),
     /// Pass on somebody's draining or farewell.
     Relay(MemberId),
     /// Has this member been silent for too long? Only the latest of a member counts, by its number.
@@ -40,8 +40,8 @@ pub(super) enum Timer {
     FirstAsk(MemberId),
     /// Ask this member once more, or give it up, if these questions (by their nonce) are still open.
     Ask(MemberId, Epoch, u64),
-    /// A copy of our vote about this member; in a storm, which.
-    VoteCopy(MemberId, Bytes, usize),
+    /// A copy of our vote about this member.
+    VoteCopy(MemberId, Bytes),
     /// What do the votes about this member come to? Only the latest counts, by its number.
     Consider(MemberId, u64),
     /// Say the certificate about this member, unless somebody has.
@@ -96,7 +96,7 @@ impl Timer {
             Self::Refresh => "refresh",
             Self::Introduce => "introduce",
             Self::Copy(_) => "copy",
-            Self::CopyInCrowd(_) => "copy-in-crowd",
+            Self::Remind(..) => "remind",
             Self::Relay(_) => "relay",
             Self::Silence(..) => "silence",
             Self::Look => "look",

@@ -7,7 +7,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::votes::{Doubt, Vote};
+use rand::RngExt;
+
+use super::votes::{Doubt, UNDECIDED_IN_STORM, Vote};
 use super::{Membership, Timer};
 use crate::event::EventKind;
 use crate::member::{MemberId, Reason, Record, Stamp, Standing};
@@ -22,10 +24,16 @@ const UNILATERAL: usize = 3;
 const VOTE_KEPT: Duration = Duration::from_secs(5);
 /// A doubt is looked at again this often.
 const CONSIDER_EVERY: Duration = Duration::from_millis(500);
-/// In a storm a doubt that lasts longer is one's own: others have heard more.
+/// In a storm a doubt that lasts longer is one's own: others have heard more. Those who decide are asked after this and
+/// up to so much more, all others later.
+const ASK_WATCHERS_AFTER: Duration = Duration::from_millis(800);
+const ASK_WATCHERS_SPREAD: Duration = Duration::from_millis(200);
 const ASK_AFTER: Duration = Duration::from_millis(1_100);
 /// Whoever asked before that has been answered, or nobody can.
 const ANSWERED_WITHIN: Duration = Duration::from_millis(700);
+
+/// In a storm one of so many asks the accused itself.
+const ONE_ASKS_OF: u32 = 16;
 
 /// How many of so many watchers that count decide. Required by DESIGN, section 5.
 fn quorum_of(living: usize) -> usize {
@@ -90,6 +98,10 @@ impl Membership {
             peer.standing = Standing::Suspect;
             peer.since = now;
             self.publish(now, id, Some(EventKind::Suspect));
+            if self.do_many_fall(now) && self.record.watchers.contains(&id) {
+                // Another takes its place soon, if it has not been heard by then.
+                self.choose_watchers_soon(now);
+            }
         }
         let Some(verdict) = verdict else {
             if let Some(doubt) = self.peers.get_mut(&id).and_then(|peer| peer.doubt.as_mut()) {
@@ -109,28 +121,53 @@ impl Membership {
             return;
         }
         if ready == now {
-            let times = if self.is_storm(now) { 1 } else { 2 };
-            self.ask(now, id, times, Duration::from_millis(20));
+            self.ask_before_verdict(now, id);
             self.certify_soon(now, id);
         }
         self.consider_at(ready + EFFECT_AFTER, id);
     }
 
-    /// In a storm each vote is said twice, and no certificate. Whoever has heard some and no word of the accused since
-    /// votes, too, unless others have: whoever has enough of them answers with those.
+    /// The accused is asked once more before the votes count. In a storm by those who speak for it and by few others: it hears
+    /// the votes and answers them to all.
+    fn ask_before_verdict(&mut self, now: Instant, id: MemberId) {
+        if !self.is_storm(now) {
+            self.ask(now, id, 2, Duration::from_millis(20));
+        } else if self.rng.random_ratio(1, ONE_ASKS_OF) || self.is_watcher_of(&self.id(), &id) {
+            self.ask(now, id, 1, Duration::from_millis(20));
+        }
+    }
+
+    /// In a storm votes are said twice at most, and no certificate. Whoever has heard some and no word of the accused since asks
+    /// those who decide, and if that leads to nothing votes, too, unless others have: whoever has enough votes answers with those.
     fn ask_by_vote(&mut self, now: Instant, id: MemberId) {
         let Some(peer) = self.peers.get(&id).filter(|_| self.is_storm(now)) else { return };
         let Some(doubt) = peer.doubt.as_ref() else { return };
         let ours = doubt.votes.get(&self.identity.id()).map(|vote| vote.at);
         let lately = ours.is_some_and(|at| now.saturating_duration_since(at) < CONSIDER_EVERY);
-        let lasts = now.saturating_duration_since(doubt.since);
+        let lasts = now.saturating_duration_since(Self::doubted_since(doubt));
         // What those were answered may have yet to reach us.
         let is_recent = |vote: &&Vote| now.saturating_duration_since(vote.at) < ANSWERED_WITHIN;
         let others_ask = self.votes_besides_watchers(doubt, &id).filter(is_recent).count() >= UNILATERAL;
-        let silent = peer.last_sign() < doubt.since && !self.is_in_doubt(now);
-        if lasts >= ASK_AFTER && !lately && !others_ask && silent {
+        if peer.last_sign() >= doubt.since || self.is_in_doubt(now) {
+            return;
+        }
+        let (asked, voted) = (doubt.asked, ours.is_some());
+        if lasts >= UNDECIDED_IN_STORM && !voted && self.is_substitute_for(&id) {
+            self.vote_once(now, id);
+        } else if lasts >= ASK_WATCHERS_AFTER && !asked {
+            self.ask_watchers(now, id);
+            if let Some(doubt) = self.peers.get_mut(&id).and_then(|peer| peer.doubt.as_mut()) {
+                doubt.asked = true;
+            }
+        } else if lasts >= ASK_AFTER && !lately && !others_ask {
             self.vote_once(now, id);
         }
+    }
+
+    /// Since when somebody may have been in this doubt.
+    fn doubted_since(doubt: &Doubt) -> Instant {
+        let before = if doubt.late { ASK_WATCHERS_AFTER } else { Duration::ZERO };
+        doubt.since.checked_sub(before).unwrap_or(doubt.since)
     }
 
     /// When a doubt without a verdict is looked at again. In a storm not by all at once: of those who ask a few are enough.
@@ -138,9 +175,17 @@ impl Membership {
         if !self.is_storm(now) {
             return now + CONSIDER_EVERY;
         }
-        let since = self.peers.get(&id).and_then(|peer| peer.doubt.as_ref()).map_or(now, |doubt| doubt.since);
-        let spread = self.up_to(CONSIDER_EVERY);
-        (since + ASK_AFTER).max(now + CONSIDER_EVERY) + spread
+        let doubt = self.peers.get(&id).and_then(|peer| peer.doubt.as_ref());
+        let Some(doubt) = doubt else { return now + CONSIDER_EVERY };
+        let (since, asked) = (Self::doubted_since(doubt), doubt.asked);
+        if now < since + UNDECIDED_IN_STORM {
+            return since + UNDECIDED_IN_STORM;
+        }
+        if !asked {
+            return now.max(since + ASK_WATCHERS_AFTER) + self.up_to(ASK_WATCHERS_SPREAD);
+        }
+        let spread = self.up_to(CONSIDER_EVERY / 2);
+        (since + ASK_AFTER).max(now + CONSIDER_EVERY / 2) + spread
     }
 
     /// Its watchers have come to agree on somebody whom others gave up without them: who is far away believes only them.
@@ -174,20 +219,18 @@ impl Membership {
         (voters >= needed).then_some(Verdict::Unilateral)
     }
 
-    /// Whose votes about `id` count by now, and how many are needed: of its watchers, or of anybody if all those are gone or
-    /// do not agree for long.
-    pub(super) fn count_of_votes(&self, now: Instant, id: &MemberId) -> Option<(Vec<MemberId>, usize)> {
-        let doubt = self.peers.get(id)?.doubt.as_ref()?;
-        let record = &self.table.get(id)?.record.as_ref()?.value;
-        let living = self.living_watchers(&record.watchers);
-        let named: Vec<MemberId> = self.named_voters(doubt, record).copied().collect();
-        let agree = living > 0 && named.len() >= quorum_of(living);
-        let anybody = living == 0 || self.is_undecided(now, doubt) && !agree;
-        Some(if anybody {
-            (doubt.votes.keys().copied().collect(), UNILATERAL)
-        } else {
-            (named, quorum_of(living))
-        })
+    /// Whether our vote about `id` counts and there are no more than suffice: of its watchers, or of anybody if all those are
+    /// gone or do not agree for long.
+    pub(super) fn needs_our_vote(&self, now: Instant, id: &MemberId) -> bool {
+        let Some(doubt) = self.peers.get(id).and_then(|peer| peer.doubt.as_ref()) else { return false };
+        let Some(record) = self.table.record(id).map(|said| &said.value) else { return false };
+        let (living, named) =
+            (self.living_watchers(&record.watchers), self.named_voters(doubt, record).count());
+        let agree = living > 0 && named >= quorum_of(living);
+        if living == 0 || self.is_undecided(now, doubt) && !agree {
+            return doubt.votes.len() <= UNILATERAL;
+        }
+        named <= quorum_of(living) && record.watchers.contains(&self.id())
     }
 
     /// The watchers named in this record that have voted and are there still.

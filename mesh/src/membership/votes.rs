@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::{Destination, Entry, Membership, Source, Timer, crowd};
+use super::{Destination, Entry, Membership, Source, Timer};
 use crate::member::{MemberId, Seq, Stamp, Standing};
 use crate::verify::{Refused, Verified, Word};
 use crate::wire::limits::WATCHERS_MAX;
@@ -23,19 +23,15 @@ const NEWS: Duration = Duration::from_millis(200);
 /// Watchers that do not agree for so long are helped out. Required by DESIGN, section 5.
 const UNDECIDED: Duration = Duration::from_secs(2);
 /// The same in a storm, where watchers wait for each other's end: of two that watch each other neither falls before.
-const UNDECIDED_IN_STORM: Duration = Duration::from_secs(1);
+pub(super) const UNDECIDED_IN_STORM: Duration = Duration::from_millis(600);
 /// Votes kept for one member: of its watchers, and of some others.
 const VOTES_KEPT_MAX: usize = WATCHERS_MAX + 16;
 /// Beyond a beacon period: who has missed all copies of a record has asked for it and been answered after this.
 const MISSED_FOR: Duration = Duration::from_millis(500);
 /// The second copy of a vote. Required by DESIGN, section 5.
 const VOTE_COPY: Duration = Duration::from_millis(30);
-/// In a storm copies come later, when one knows who else has voted: one after this and up to as much again, the next so
-/// much after that, when most of what has to be said in a storm has been, and the last for those that it depends on alone.
+/// In a storm it comes later, when one knows who else has voted: after this and up to as much again.
 const VOTE_COPY_IN_STORM: Duration = Duration::from_millis(300);
-const VOTE_COPIES_APART_IN_STORM: [Duration; 2] = [Duration::from_millis(700), Duration::from_millis(300)];
-/// Where there is one vote more than needed so many voters say the second of those; one less for each vote more.
-const VOTERS_COPYING: usize = 2;
 /// So many who ask about the same member are not alone.
 const ASKING_MANY: usize = 2;
 
@@ -59,6 +55,10 @@ pub(super) struct Doubt {
     pub(super) ready: Option<Instant>,
     /// Somebody has said the certificate.
     pub(super) certified: bool,
+    /// In a storm: it is ours alone, for others have heard more.
+    pub(super) late: bool,
+    /// In a storm: those who decide have been asked.
+    pub(super) asked: bool,
     /// Number of its timer: others are stale.
     pub(super) number: u64,
 }
@@ -81,21 +81,12 @@ impl Membership {
         let Some(bytes) = self.vote_once(now, id) else { return };
         let copy =
             if self.is_storm(now) { VOTE_COPY_IN_STORM + self.up_to(VOTE_COPY_IN_STORM) } else { VOTE_COPY };
-        self.timers.arm(now + copy, Timer::VoteCopy(id, bytes, 0));
+        self.timers.arm(now + copy, Timer::VoteCopy(id, bytes));
     }
 
     /// The same without copies of it. Returns what was said.
     pub(super) fn vote_once(&mut self, now: Instant, id: MemberId) -> Option<Bytes> {
-        let (record, last) = self.judged_by(&id)?;
-        let peer = self.peers.get(&id)?;
-        let silence = now.saturating_duration_since(peer.silent_since());
-        let vote = Suspect {
-            target: id,
-            epoch: record.epoch,
-            record_seq: record.seq,
-            last_seq: last.seq,
-            silence_ms: u32::try_from(silence.as_millis()).unwrap_or(u32::MAX),
-        };
+        let (vote, record, last) = self.vote_about(now, &id)?;
         let bytes = self.sign(&Message::Suspect(vote));
         let stamp = Stamp { epoch: self.identity.epoch(), seq: self.seq };
         self.counters.suspicions += 1;
@@ -105,7 +96,7 @@ impl Membership {
             others.extend(said.value.watchers.iter().filter(|watcher| **watcher != own));
         }
         self.send_to_each(&others, &bytes);
-        self.say_young_record(now, &id);
+        self.say_young_record(&id);
         self.send(Destination::Everyone, bytes.clone());
         self.ask(now, id, 3, Duration::from_millis(30));
         let own = self.id();
@@ -114,13 +105,25 @@ impl Membership {
         Some(bytes)
     }
 
+    /// What we would say of `id`, the record that it is judged by, and its newest word.
+    fn vote_about(&self, now: Instant, id: &MemberId) -> Option<(Suspect, Stamp, Stamp)> {
+        let (record, last) = self.judged_by(id)?;
+        let silence = now.saturating_duration_since(self.peers.get(id)?.silent_since());
+        let vote = Suspect {
+            target: *id,
+            epoch: record.epoch,
+            record_seq: record.seq,
+            last_seq: last.seq,
+            silence_ms: u32::try_from(silence.as_millis()).unwrap_or(u32::MAX),
+        };
+        Some((vote, record, last))
+    }
+
     /// Some miss all copies of a record, learn from the next beacon that they lack it, and ask. They cannot if its author
     /// has fallen silent meanwhile, and votes are worth nothing where it is missing.
-    fn say_young_record(&mut self, now: Instant, id: &MemberId) {
+    fn say_young_record(&mut self, id: &MemberId) {
         let Some(peer) = self.peers.get(id) else { return };
-        let missed_for = self.beacon_period() + MISSED_FOR;
-        let copied = if self.crowd.is_one(now) { crowd::COPIED_WITHIN } else { Duration::ZERO };
-        if peer.silent_since() >= peer.recorded + missed_for.max(copied) {
+        if peer.silent_since() >= peer.recorded + self.beacon_period() + MISSED_FOR {
             return;
         }
         let record = self.table.record(id);
@@ -143,14 +146,14 @@ impl Membership {
         }
     }
 
-    /// In a storm whoever missed votes gets them alone, from those who voted; where more have, all do, from one.
-    fn answer_by_certificate(&mut self, now: Instant, id: MemberId, asker: MemberId) {
+    /// In a storm whoever missed votes gets them alone, from those who voted; where more have asked all, all do, from one.
+    fn answer_by_certificate(&mut self, now: Instant, id: MemberId, asker: MemberId, alone: bool) {
         let own = self.id();
         let doubt = self.peers.get(&id).and_then(|peer| peer.doubt.as_ref());
         let Some(doubt) = doubt.filter(|doubt| doubt.has_vote_of(&own)) else { return };
-        if self.votes_besides_watchers(doubt, &id).count() < ASKING_MANY {
+        if alone || self.votes_besides_watchers(doubt, &id).count() < ASKING_MANY {
             if let Some(bytes) = self.certificate(&id) {
-                self.answer_with(now, asker, bytes);
+                self.answer_with(now, asker, id, bytes);
             }
         } else if self.spoken.may_renew(now, id) {
             self.certify_anew(now, id);
@@ -185,8 +188,8 @@ impl Membership {
         }
     }
 
-    /// One more copy of our vote, if it still stands: the first, or in a storm that of this number.
-    pub(super) fn vote_copy(&mut self, now: Instant, id: MemberId, bytes: Bytes, number: usize) {
+    /// One more copy of our vote, if it still stands; in a storm where no vote may be missed, for there it is worth its bytes.
+    pub(super) fn vote_copy(&mut self, now: Instant, id: MemberId, bytes: Bytes) {
         let own = self.id();
         let stands = self
             .peers
@@ -194,34 +197,23 @@ impl Membership {
             .and_then(|peer| peer.doubt.as_ref())
             .and_then(|doubt| doubt.votes.get(&own))
             .is_some_and(|vote| vote.bytes == bytes);
-        if !stands || self.leaving {
-            return;
-        }
-        if !self.is_storm(now) {
+        if stands && !self.leaving && (!self.is_storm(now) || self.needs_our_vote(now, &id)) {
             self.send(Destination::Everyone, bytes);
-            return;
-        }
-        if self.needs_vote_copy(now, &id, number) {
-            self.send(Destination::Everyone, bytes.clone());
-        }
-        if let Some(apart) = VOTE_COPIES_APART_IN_STORM.get(number) {
-            self.timers.arm(now + *apart, Timer::VoteCopy(id, bytes, number + 1));
         }
     }
 
-    /// Whether a copy of our vote about `id` is worth its bytes: each is where no vote may be missed; where there are more
-    /// than needed, the second of some, so that hardly anybody misses too many.
-    fn needs_vote_copy(&self, now: Instant, id: &MemberId, number: usize) -> bool {
-        let Some((voters, needed)) = self.count_of_votes(now, id) else { return false };
+    /// A vote about `id` to those who decide about it alone: they answer whoever has missed something by a certificate.
+    pub(super) fn ask_watchers(&mut self, now: Instant, id: MemberId) {
+        let Some((vote, _, _)) = self.vote_about(now, &id) else { return };
+        let Some(doubt) = self.peers.get(&id).and_then(|peer| peer.doubt.as_ref()) else { return };
+        let mut asked: Vec<MemberId> = doubt.votes.keys().copied().collect();
+        if let Some(said) = self.table.record(&id) {
+            asked.extend(said.value.watchers.iter().filter(|watcher| !doubt.has_vote_of(watcher)));
+        }
         let own = self.id();
-        let spare = voters.len().saturating_sub(needed);
-        let before_us = voters.iter().filter(|voter| **voter < own).count();
-        let worth = match number {
-            0 => spare == 0,
-            1 => spare == 0 || before_us + spare <= VOTERS_COPYING,
-            _ => needed == 1,
-        };
-        worth && voters.contains(&own)
+        asked.retain(|other| *other != own && !self.is_known_gone(other));
+        let bytes = self.sign(&Message::Suspect(vote));
+        self.send_to_each(&asked, &bytes);
     }
 
     /// The record that names the watchers of `id`, and the newest word of it in that life.
@@ -266,7 +258,7 @@ impl Membership {
             // Whoever asks about one that has left has not heard so.
             let farewell = entry.end.as_ref().map(|said| said.bytes.clone());
             if let Some(bytes) = farewell.filter(|_| from.is_some()) {
-                self.answer_with(now, voter, bytes);
+                self.answer_with(now, voter, id, bytes);
             }
             return Err(Refused::Stale);
         }
@@ -301,7 +293,8 @@ impl Membership {
         let vote = Vote { bytes, stamp, record: record.seq, last, at: now };
         self.keep_vote(now, id, voter, vote);
         if asks && self.is_storm(now) {
-            self.answer_by_certificate(now, id, voter);
+            let alone = from.is_some_and(|from| !from.shared);
+            self.answer_by_certificate(now, id, voter, alone);
         } else if asks {
             self.renew(now, id, true);
         }
@@ -316,7 +309,7 @@ impl Membership {
         }
         let record = self.table.record(id);
         if let Some(bytes) = record.map(|said| said.bytes.clone()) {
-            self.answer_with(now, voter, bytes);
+            self.answer_with(now, voter, *id, bytes);
         }
     }
 
@@ -336,13 +329,22 @@ impl Membership {
     fn keep_vote(&mut self, now: Instant, id: MemberId, voter: MemberId, vote: Vote) {
         let named = self.is_watcher_of(&voter, &id);
         let gone = self.voter_that_is_gone(&id);
+        let late = self.is_wave_over(now);
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let fresh = peer.doubt.is_none();
         let was_down = peer.standing == Standing::Down;
         self.looked.doubted = true;
         let doubt = peer.doubt.get_or_insert_with(|| {
             let votes = BTreeMap::new();
-            Box::new(Doubt { since: now, votes, ready: None, certified: false, number: 0 })
+            Box::new(Doubt {
+                since: now,
+                votes,
+                ready: None,
+                certified: false,
+                late,
+                asked: false,
+                number: 0,
+            })
         });
         if !doubt.votes.contains_key(&voter)
             && doubt.votes.len() >= VOTES_KEPT_MAX

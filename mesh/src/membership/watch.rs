@@ -253,8 +253,7 @@ impl Membership {
         self.timers.arm(now + LOOK, Timer::Look);
         // Watchers come and go by events alone.
         let changed = std::mem::replace(&mut self.looked.event, self.event_number) != self.event_number;
-        let storm = self.is_storm(now);
-        let most = if storm {
+        let most = if self.is_storm(now) {
             UNHEARD_MIN_IN_STORM.max(self.beacon_period().mul_f64(UNHEARD_PERIODS_IN_STORM))
         } else {
             UNHEARD_MIN.max(self.beacon_period() * UNHEARD_PERIODS)
@@ -394,6 +393,11 @@ impl Membership {
     /// They did a moment ago: their verdicts are on their way from everywhere, and those that need longest are still open.
     pub(super) fn is_storm(&self, now: Instant) -> bool {
         self.do_many_fall(now) || self.storm.accused.was_on_within(now, AFTERMATH)
+    }
+
+    /// There is a storm, and few have been accused for a moment: whoever is in doubt only now has missed what others heard.
+    pub(super) fn is_wave_over(&self, now: Instant) -> bool {
+        self.is_storm(now) && self.storm.accused.is_over(now)
     }
 
     /// Until when our own ears are not to be trusted, if they are not.

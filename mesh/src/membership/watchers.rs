@@ -18,17 +18,19 @@ const TICK: Duration = Duration::from_millis(100);
 /// The list changes once in this at most.
 const CHOOSE_EVERY: Duration = Duration::from_secs(1);
 /// Where many fall at once the verdicts on nearly all of them are known so long after the first.
-const CHOOSE_IN_STORM: Duration = Duration::from_millis(800);
+const CHOOSE_IN_STORM: Duration = Duration::from_millis(550);
 /// Time for first beacons and answers to come before the first choice. Who falls before it is missed for seconds, so no
 /// longer than it takes.
 const CHOOSE_FIRST: Duration = Duration::from_millis(150);
 /// Over how much it is spread for each member, so that not all who start together say their records at once.
 const CHOOSE_FIRST_SPREAD_EACH: Duration = Duration::from_micros(100);
-const CHOOSE_FIRST_SPREAD_EACH_IN_CROWD: Duration = Duration::from_millis(2);
+const CHOOSE_FIRST_SPREAD_EACH_IN_CROWD: Duration = Duration::from_micros(2_100);
 /// And the later ones: of those who have lost the same watcher.
 const CHOOSE_SPREAD_EACH: Duration = Duration::from_micros(200);
 const CHOOSE_SPREAD_EACH_IN_CROWD: Duration = Duration::from_micros(500);
-const CHOOSE_SPREAD_EACH_IN_STORM: Duration = Duration::from_micros(1200);
+const CHOOSE_SPREAD_EACH_IN_STORM: Duration = Duration::from_micros(900);
+/// There only those are chosen that gave a sign within so many beacon periods: the others may have fallen, too.
+const HEARD_WITHIN_PERIODS_IN_STORM: f64 = 1.15;
 /// Whoever has been here so long is taken first: it will stay.
 const LONG_KNOWN: Duration = Duration::from_secs(10);
 /// A watcher that accused us wrongly so often in `ACCUSED_FOR` does not hear us: another takes its place.
@@ -56,6 +58,13 @@ pub(super) struct Watched {
     /// When we last heard something meant for all, and for us alone.
     pub(super) heard_all: Option<Instant>,
     pub(super) heard_alone: Option<Instant>,
+}
+
+impl Watched {
+    /// No beacon to all in turn before this.
+    pub(super) fn put_off_broadcast(&mut self, due: Instant) {
+        self.broadcast_due = self.broadcast_due.max(Some(due));
+    }
 }
 
 /// By all paths once in so many beacons, else by the best path of each interface.
@@ -89,6 +98,10 @@ impl Membership {
         let at = from + self.up_to(each * members);
         self.watched.pending = true;
         self.timers.arm(at, Timer::ChooseWatchers);
+        if self.watched.chosen.is_none() && self.crowd.is_one(now) {
+            // The record that names them is said soon, and beacons follow it.
+            self.watched.put_off_broadcast(at + self.beacon_period());
+        }
     }
 
     fn is_accused(&self, now: Instant) -> bool {
@@ -117,12 +130,17 @@ impl Membership {
         if self.leaving || self.record_said.is_none() {
             return;
         }
-        let kept: Vec<MemberId> =
-            self.record.watchers.iter().filter(|id| self.may_watch(now, id)).copied().collect();
+        let lately = self.beacon_period().mul_f64(HEARD_WITHIN_PERIODS_IN_STORM);
+        let recent = self.do_many_fall(now).then(|| now.checked_sub(lately)).flatten();
+        let will_do = |id: &MemberId| {
+            let heard = |since| self.peers.get(id).is_some_and(|peer| peer.last_sign() >= since);
+            recent.is_none_or(heard) && self.may_watch(now, id)
+        };
+        let kept: Vec<MemberId> = self.record.watchers.iter().filter(|id| will_do(id)).copied().collect();
         let (mut long, mut new): (Vec<_>, Vec<_>) = self
             .peers
             .iter()
-            .filter(|(id, _)| !kept.contains(id) && self.may_watch(now, id))
+            .filter(|(id, _)| !kept.contains(id) && will_do(id))
             .map(|(id, peer)| (*id, now.saturating_duration_since(peer.known) >= LONG_KNOWN))
             .partition(|(_, long)| *long);
         long.shuffle(&mut self.rng);

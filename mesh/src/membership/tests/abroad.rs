@@ -9,8 +9,6 @@ use crate::reach::{IslandLoad, Reach};
 use crate::verify::Scheme;
 use crate::wire::{Beacon, Down, Suspect};
 
-const MS: Duration = Duration::from_millis(1);
-
 pub(super) fn verified(bytes: Bytes) -> Option<FarWord> {
     FarWord::verify(Scheme::Ed25519, MeshTag::of("test"), bytes).ok()
 }

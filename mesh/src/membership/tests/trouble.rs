@@ -33,6 +33,23 @@ fn a_new_life_of_a_kept_key_is_watched_like_the_first() {
 }
 
 #[test]
+fn who_is_asked_for_its_record_learns_who_asks() {
+    let mut wire = Wire::of(2);
+    wire.run_for(2 * SECOND);
+    wire.cut[0] = true;
+    let mut identity = Identity::for_test(1);
+    identity.raise_epoch_above(Epoch(1)).unwrap();
+    wire.begin_as(1, identity);
+    wire.run_for(500 * MS);
+    // Now the first knows an old record of the second, which knows nothing of it and does not hear it unasked.
+    (wire.cut[0], wire.mute[0]) = (false, true);
+    wire.run_for(SECOND);
+    let epoch = wire.nodes[0].members().next().map(|member| member.stamp.epoch);
+    assert_eq!(epoch, Some(Epoch(2)));
+    assert_eq!(wire.standing(1, 0), Some(Standing::Alive));
+}
+
+#[test]
 fn who_hears_no_broadcasts_keeps_the_others_by_asking() {
     let mut wire = Wire::of(4);
     wire.run_for(2 * SECOND);

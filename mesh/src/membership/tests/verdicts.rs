@@ -4,8 +4,6 @@ use super::*;
 use crate::member::Epoch;
 use crate::wire::{Down, Hint, Proof, Suspect};
 
-const MS: Duration = Duration::from_millis(1);
-
 fn record_of(wire: &Wire, node: usize) -> (Stamp, Arc<Record>) {
     let me = wire.nodes[node].self_member().unwrap();
     (me.stamp, me.record.clone())
@@ -349,8 +347,40 @@ fn copies_of_votes_in_storm(living: usize) -> Vec<usize> {
 #[test]
 fn in_a_storm_a_vote_is_said_again_where_it_may_not_be_missed() {
     assert_eq!(copies_of_votes_in_storm(6), [1; 6]);
-    assert_eq!(copies_of_votes_in_storm(2), [3; 2]);
-    assert_eq!(copies_of_votes_in_storm(3).into_iter().sum::<usize>(), 5);
+    assert_eq!(copies_of_votes_in_storm(2), [2; 2]);
+    assert_eq!(copies_of_votes_in_storm(3), [1; 3]);
+}
+
+#[test]
+fn in_a_storm_whoever_missed_all_votes_but_one_asks_the_watchers_and_is_answered_alone() {
+    let mut wire = Wire::of(14);
+    wire.run_for(3 * SECOND);
+    let (_, record) = record_of(&wire, 0);
+    let (watchers, others): (Vec<usize>, Vec<usize>) =
+        (1..14).partition(|at| record.watchers.contains(&wire.nodes[*at].id()));
+    let substitute = |at: &usize| wire.nodes[*at].is_substitute_for(&wire.nodes[0].id());
+    let asker = *others.iter().find(|at| !substitute(at)).unwrap();
+    wire.unheard.extend(watchers[1..].iter().map(|watcher| (*watcher, asker)));
+    wire.cut[0] = true;
+    wire.run_for(400 * MS);
+    let now = wire.now;
+    for node in &mut wire.nodes {
+        for _ in 0..64 {
+            node.note_accused(now);
+        }
+    }
+    wire.run_for(500 * MS);
+    assert!(watchers.iter().all(|at| wire.standing(*at, 0) == Some(Standing::Down)));
+    assert_eq!(wire.standing(asker, 0), Some(Standing::Suspect));
+    wire.recorded.clear();
+    wire.run_for(800 * MS);
+    assert_eq!(wire.standing(asker, 0), Some(Standing::Down));
+    // To each of the six, and nothing to all.
+    let about_it = |bytes: &&Bytes| {
+        let word = crate::verify::verify(MeshTag::of("test"), (*bytes).clone()).unwrap();
+        matches!(&word.message, Some(Message::Suspect(vote)) if vote.target == wire.nodes[0].id())
+    };
+    assert_eq!(wire.recorded.iter().filter(about_it).count(), 6);
 }
 
 #[test]
