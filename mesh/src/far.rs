@@ -187,7 +187,7 @@ impl Far {
         match word.message.as_ref().ok_or(Refused::Version)? {
             Message::Announce(record) => {
                 self.table.check_fresh(&word.header, &word.bytes)?;
-                self.admit_island(now, &record.island)?;
+                self.admit_island(now, &record.island, from)?;
                 self.make_room(now, id, from, &record.island)?;
             }
             Message::Farewell(_) => {
@@ -406,32 +406,60 @@ impl Far {
             for id in self.members_of(island) {
                 if island != name {
                     // There is room: one has just been taken out, or there is none for anybody.
-                    let _ = self.admit_island(now, island);
+                    let _ = self.admit_island(now, island, None);
                 }
                 self.publish(now, id, None);
             }
         }
     }
 
-    fn admit_island(&mut self, now: Instant, name: &str) -> Result<(), Refused> {
+    /// Makes room for this island, of which `from` has brought a member. O(1) where it is known, else O(islands), and
+    /// O(members) for each one that makes room.
+    fn admit_island(&mut self, now: Instant, name: &str, from: Bringer) -> Result<(), Refused> {
         if name == self.own_island {
             return Ok(());
         }
-        let (table, members) = (&self.table, &self.members);
-        self.islands.admit(now, name, |island| !counts_anybody(table, members, island))
+        let shares = &self.shares;
+        let displaced = self.islands.admit(now, name, from, |island| shares.is_empty(island))?;
+        self.displace_islands(now, displaced);
+        Ok(())
     }
 
     /// Chooses the ways anew: these bridges of our own island are there. O(ways), and O(members) for each island that can
-    /// be reached again.
+    /// be reached again or makes room.
     pub(crate) fn choose(&mut self, now: Instant, bridges: &[MemberId]) {
-        let members = &self.members;
-        let is_empty = |island: &str| {
-            !members
-                .values()
-                .any(|member| member.view.as_ref().is_some_and(|view| view.record.island == island))
-        };
-        let told = self.islands.choose(now, &self.own_island, bridges, &self.routes, is_empty);
-        self.tell_islands(now, told);
+        let shares = &self.shares;
+        let is_empty = |island: &str| shares.is_empty(island);
+        let chosen = self.islands.choose(now, &self.own_island, bridges, &self.routes, is_empty);
+        self.displace_islands(now, chosen.displaced);
+        self.tell_islands(now, chosen.told);
+    }
+
+    /// Those are known no more, nor their members: there was no room.
+    fn displace_islands(&mut self, now: Instant, displaced: Vec<Arc<Island>>) {
+        for island in displaced {
+            for id in self.members_of(&island.name) {
+                // Without a floor: it may live, and come again.
+                self.table.remove(&id);
+                self.unlist(id, Out::Displaced(id));
+            }
+            if island.reachable {
+                let Island { name, load, .. } = &*island;
+                let (name, load) = (name.clone(), *load);
+                let gone = Island { name, reachable: false, since: now, load, ways: Vec::new() };
+                self.outs.push_back(Out::Island(EventKind::IslandDown, Arc::new(gone)));
+            }
+        }
+    }
+
+    /// Whether to [`choose`](Self::choose) anew, because there is room for islands that were left out.
+    pub(crate) fn has_room_for_islands(&self) -> bool {
+        self.islands.has_room_again()
+    }
+
+    /// How often there was no room for an island that was known, or that a way leads to.
+    pub(crate) fn islands_left_out(&self) -> u64 {
+        self.islands.left_out_total()
     }
 
     /// Gives up islands whose last way has been gone for long enough.
@@ -543,14 +571,6 @@ impl Far {
             far: true,
         })
     }
-}
-
-/// Whether any listed member counts itself to this island.
-fn counts_anybody(table: &Table, members: &ByMember<FarMember>, island: &str) -> bool {
-    members.keys().any(|id| {
-        let record = table.record(id);
-        record.is_some_and(|said| said.value.island == island)
-    })
 }
 
 impl FarMember {

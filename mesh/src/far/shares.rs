@@ -76,6 +76,11 @@ impl Shares {
         }
     }
 
+    /// Whether nobody of this island is known.
+    pub(super) fn is_empty(&self, island: &str) -> bool {
+        !self.brought.values().any(|brought| brought.islands.contains_key(island))
+    }
+
     pub(super) fn is_in(&self, id: &MemberId, share: &Share) -> bool {
         self.places.get(id).is_some_and(|(held, _)| held == share)
     }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::far::FarWord;
+use crate::island::ISLANDS_MAX;
 use crate::member::{Load, Record, Seq};
 use crate::outward::What;
 use crate::path::Path;
@@ -290,6 +291,39 @@ fn a_bridge_says_the_ways_that_it_was_given_and_two_to_an_island_at_most() {
         let known = node.take_islands().unwrap();
         let ways: Vec<Reach> = known["south"].ways.iter().map(|way| way.reach.clone()).collect();
         assert_eq!(ways, given[..2]);
+    }
+}
+
+#[test]
+fn islands_that_are_made_up_behind_one_link_keep_out_none_that_others_lead_to() {
+    let mut north = island("north", Instant::now(), 200);
+    let second = north.add(on("north", 3, &["bridge"]), Identity::for_test(250));
+    north.run_for(SECOND);
+    let now = north.now;
+    let ways = |before: &str, name: &str, count: usize| -> Vec<Reach> {
+        (0..count).map(|number| reach(&format!("{before} {name}{number}"), 10)).collect()
+    };
+    north.nodes[BRIDGE].say_reaches(now, [ways("liar", "a", 300), ways("honest", "z", 30)].concat());
+    north.nodes[second].say_reaches(now, ways("other", "y", 30));
+    north.settle();
+    north.run_for(SECOND);
+    for at in 0..north.nodes.len() {
+        let known = north.nodes[at].take_islands().unwrap();
+        let count = |name| known.values().filter(|it| it.name.starts_with(name) && it.reachable).count();
+        assert_eq!((count('z'), count('y'), known.len()), (30, 30, ISLANDS_MAX), "at {at}");
+    }
+    assert_eq!(north.nodes[0].counters().islands_left_out, 30, "of what the first bridge says");
+    // Members of islands that are made up, and that no way leads to: they make room among themselves.
+    let made_up: Vec<Bytes> = (1000..1300).map(|number| announce(number, 1, &format!("b{number}"))).collect();
+    hear_from(&mut north, BRIDGE, 666, &made_up, false);
+    let honest: Vec<Bytes> = (0..30).map(|number| announce(300 + number, 1, &format!("z{number}"))).collect();
+    hear_from(&mut north, BRIDGE, 900, &honest, false);
+    north.run_for(5 * SECOND);
+    for at in 0..north.nodes.len() {
+        let seen = (300..330).filter(|number| {
+            far_member(&north, at, Identity::for_test(*number).id()).is_some_and(|member| member.reachable)
+        });
+        assert_eq!(seen.count(), 30, "at {at}");
     }
 }
 
