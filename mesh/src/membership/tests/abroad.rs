@@ -741,6 +741,39 @@ fn watchers_that_lie_elsewhere_are_refuted_by_the_member_itself() {
 }
 
 #[test]
+fn a_member_of_a_large_island_that_nobody_can_ask_is_said_to_live_as_soon_as_it_is_heard() {
+    let mut islands = Islands::new();
+    for number in 3..40 {
+        islands.south.add(on("south", number, &["pieces"]), Identity::for_test(300 + number as u64));
+    }
+    islands.run_for(12 * SECOND);
+    let bridge = islands.south.nodes[BRIDGE].id();
+    let far = &islands.north.nodes[BRIDGE].abroad.far;
+    // Those whose pulses the bridge hears only as all do: it lets them wait.
+    let quiet: Vec<(usize, Stamp, Vec<u64>)> = (3..40)
+        .filter_map(|at| {
+            let (stamp, record) = far.record(&islands.south.nodes[at].id())?;
+            let watches = |key: &u64| record.watchers.contains(&Identity::for_test(*key).id());
+            let voters: Vec<u64> = (300..340).filter(watches).take(3).collect();
+            (!record.watchers.contains(&bridge)).then_some((at, stamp, voters))
+        })
+        .take(8)
+        .collect();
+    assert_eq!(quiet.len(), 8);
+    for (at, stamp, voters) in quiet {
+        let id = islands.south.nodes[at].id();
+        islands.south.unheard.insert((BRIDGE, at));
+        let newest = islands.south.nodes[at].seq.0;
+        let down = votes_about(300 + at as u64, stamp.seq.0, newest, &voters).unwrap();
+        hear_far(&mut islands.north, BRIDGE, &[down], true);
+        assert_eq!(far_standing(&islands.north, BRIDGE, id), Some(Standing::Down));
+        islands.run_for(300 * MS);
+        assert_eq!(islands.seen(at), [Some(Standing::Alive); 2], "{at}");
+        islands.south.unheard.clear();
+    }
+}
+
+#[test]
 fn when_most_of_an_island_crashes_at_once_the_others_come_to_know() {
     let mut islands = Islands::new();
     for number in 3..7 {
