@@ -155,6 +155,11 @@ impl Far {
         self.members.get(id).map(|member| member.standing)
     }
 
+    /// Since when somebody is gone.
+    pub(crate) fn gone_since(&self, id: &MemberId) -> Option<Instant> {
+        self.table.get(id)?.gone
+    }
+
     /// All who are listed.
     pub(crate) fn members(&self) -> impl Iterator<Item = &Arc<Member>> {
         self.members.values().filter_map(|member| member.view.as_ref())

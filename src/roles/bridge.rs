@@ -345,6 +345,7 @@ async fn merge(mesh: Mesh, words: Words) {
         from: words.from,
         withdrawn: words.withdrawn.clone(),
         words: words.words.clone(),
+        gone: words.gone.clone(),
         is_urgent: words.is_urgent,
     };
     match mesh.hear_far(far).await {

@@ -232,7 +232,7 @@ impl Membership {
                     self.events.push_back(Event { number: self.event_number, kind, subject });
                 }
                 Out::Said { member, what, bytes, is_urgent } => {
-                    self.news(News::Said { member, what, bytes, is_urgent, from });
+                    self.news(News::Said { member, what, bytes, is_urgent, from, gone: None });
                 }
                 Out::Withdrawn(id) => self.news(News::Withdrawn(id)),
                 Out::Displaced(id) => {

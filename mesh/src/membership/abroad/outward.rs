@@ -51,7 +51,17 @@ impl Membership {
 
     /// The next thing that other islands are to be told. Nothing, unless [`tell_outward`](Self::tell_outward) was called.
     pub fn poll_news(&mut self) -> Option<News> {
-        self.abroad.news.pop_front()
+        let mut news = self.abroad.news.pop_front()?;
+        if let News::Said { member, gone, .. } = &mut news {
+            // Only now: whoever told us may have said that it is gone for longer than we know it.
+            *gone = self.gone_since(member);
+        }
+        Some(news)
+    }
+
+    fn gone_since(&self, id: &MemberId) -> Option<Instant> {
+        let home = self.table.get(id).and_then(|entry| entry.gone);
+        if self.is_home(id) { home } else { self.abroad.far.gone_since(id).or(home) }
     }
 
     pub(super) fn news(&mut self, news: News) {
@@ -61,7 +71,7 @@ impl Membership {
     }
 
     fn say_outward(&mut self, member: MemberId, what: What, bytes: Bytes, is_urgent: bool) {
-        self.news(News::Said { member, what, bytes, is_urgent, from: None });
+        self.news(News::Said { member, what, bytes, is_urgent, from: None, gone: None });
     }
 
     /// Our own record or farewell.

@@ -515,7 +515,7 @@ fn farewell(number: u64, seq: u64) -> Bytes {
 /// What this bridge tells of a member, and from which link it has it.
 fn told_of(wire: &mut Wire, id: MemberId) -> Vec<(Bytes, bool, Option<MemberId>)> {
     let of = |news: News| match news {
-        News::Said { member, what: What::Own, bytes, is_urgent, from } if member == id => {
+        News::Said { member, what: What::Own, bytes, is_urgent, from, .. } if member == id => {
             Some((bytes, is_urgent, from))
         }
         _ => None,
@@ -771,6 +771,31 @@ fn a_member_of_a_large_island_that_nobody_can_ask_is_said_to_live_as_soon_as_it_
         assert_eq!(islands.seen(at), [Some(Standing::Alive); 2], "{at}");
         islands.south.unheard.clear();
     }
+}
+
+#[test]
+fn who_is_heard_of_over_a_new_link_after_it_has_gone_is_listed_for_the_rest_of_ten_minutes() {
+    let mut north = island("north", Instant::now(), 200);
+    north.run_for(2 * SECOND);
+    let id = Identity::for_test(300).id();
+    let farewell = Message::Farewell(crate::wire::Farewell { reason: LeaveReason::Stopped });
+    let farewell = Identity::for_test(300).sign_word(MeshTag::of("test"), &farewell, Seq(9));
+    let mut words: Vec<FarWord> =
+        [announce(300, 5, "south"), farewell.clone()].into_iter().filter_map(verified).collect();
+    FarWord::date(&mut words, [(id, 420 * SECOND)]);
+    let (now, link) = (north.now, Identity::for_test(900).id());
+    north.nodes[BRIDGE].hear_far(now, link, &[], &words, false);
+    north.settle();
+    // Other links hear that, too.
+    let told = north.news[BRIDGE].iter().find_map(|news| match news {
+        News::Said { bytes, gone, .. } if *bytes == farewell => Some(*gone),
+        _ => None,
+    });
+    assert_eq!(told, Some(Some(now - 420 * SECOND)));
+    north.run_for(175 * SECOND);
+    assert_eq!(far_standing(&north, BRIDGE, id), Some(Standing::Left));
+    north.run_for(10 * SECOND);
+    assert_eq!(far_standing(&north, BRIDGE, id), None);
 }
 
 #[test]
