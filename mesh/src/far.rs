@@ -335,7 +335,9 @@ impl Far {
     /// Takes out a member that is of our own island after all.
     pub(crate) fn give_home(&mut self, id: &MemberId) {
         self.table.remove(id);
-        self.shares.remove(id);
+        if self.shares.remove(id).is_some_and(|share| self.shares.is_empty(&share.island)) {
+            self.islands.is_emptied();
+        }
         self.changes.remove(id);
         self.waiting.remove(id);
         let Some(member) = self.members.swap_remove(id) else { return };
@@ -387,6 +389,21 @@ impl Far {
         self.unsettled |= !self.waiting.is_empty();
     }
 
+    /// The members of each of these islands, if there are any islands: O(members) in all.
+    fn members_of_all<'a>(&self, islands: impl Iterator<Item = &'a str>) -> BTreeMap<String, Vec<MemberId>> {
+        let mut found: BTreeMap<String, Vec<MemberId>> =
+            islands.map(|island| (island.to_owned(), Vec::new())).collect();
+        if !found.is_empty() {
+            for id in self.members.keys() {
+                let island = self.record(id).map(|(_, record)| &record.island);
+                if let Some(members) = island.and_then(|island| found.get_mut(island)) {
+                    members.push(*id);
+                }
+            }
+        }
+        found
+    }
+
     fn members_of(&self, island: &str) -> Vec<MemberId> {
         let is_of = |id: &MemberId| self.record(id).is_some_and(|(_, record)| record.island == island);
         self.members.keys().filter(|id| is_of(id)).copied().collect()
@@ -418,8 +435,8 @@ impl Far {
         }
     }
 
-    /// Makes room for this island, of which `from` has brought a member. O(1) where it is known, else O(islands), and
-    /// O(members) for each one that makes room.
+    /// Makes room for this island, of which `from` has brought a member. O(log n) where it is known, or `from` was refused
+    /// one since anything changed; else O(islands), and O(members) if one makes room.
     fn admit_island(&mut self, now: Instant, name: &str, from: Bringer) -> Result<(), Refused> {
         if name == self.own_island {
             return Ok(());
@@ -430,8 +447,8 @@ impl Far {
         Ok(())
     }
 
-    /// Chooses the ways anew: these bridges of our own island are there. O(ways), and O(members) for each island that can
-    /// be reached again or makes room.
+    /// Chooses the ways anew: these bridges of our own island are there. O(ways), and O(members) if islands can be reached
+    /// again or make room.
     pub(crate) fn choose(&mut self, now: Instant, bridges: &[MemberId]) {
         let shares = &self.shares;
         let is_empty = |island: &str| shares.is_empty(island);
@@ -442,8 +459,9 @@ impl Far {
 
     /// Those are known no more, nor their members: there was no room.
     fn displace_islands(&mut self, now: Instant, displaced: Vec<Arc<Island>>) {
+        let mut members = self.members_of_all(displaced.iter().map(|island| island.name.as_str()));
         for island in displaced {
-            for id in self.members_of(&island.name) {
+            for id in members.remove(&island.name).unwrap_or_default() {
                 // Without a floor: it may live, and come again.
                 self.table.remove(&id);
                 self.unlist(id, Out::Displaced(id));
@@ -479,8 +497,9 @@ impl Far {
     }
 
     fn tell_islands(&mut self, now: Instant, told: Vec<(EventKind, Arc<Island>)>) {
+        let mut members = self.members_of_all(told.iter().map(|(_, island)| island.name.as_str()));
         for (kind, island) in told {
-            for id in self.members_of(&island.name) {
+            for id in members.remove(&island.name).unwrap_or_default() {
                 self.publish(now, id, None);
             }
             self.outs.push_back(Out::Island(kind, island));

@@ -33,6 +33,9 @@ pub(super) struct Islands {
     left_out: BTreeSet<String>,
     /// How many there have been.
     left_out_total: u64,
+    /// Who has brought a member of one more and was refused, since anything changed here: so are others of the same bridge,
+    /// whatever they are called. A flood of them costs no more than one look at all islands.
+    full_for: BTreeSet<Bringer>,
     changed: bool,
 }
 
@@ -159,22 +162,42 @@ impl Islands {
         if self.known.contains_key(name) {
             return Ok(Vec::new());
         }
-        // A way leads there, and whoever says so brings too many.
-        if self.left_out.contains(name) {
+        // The first: a way leads there, and whoever says so brings too many.
+        let is_refused = self.left_out.contains(name) || self.full_for.contains(&from);
+        if is_refused && self.known.len() >= ISLANDS_MAX {
             return Err(Refused::Full);
         }
-        let new = [Offer { by: from, path: &[], island: name }];
-        self.drop_useless(new.len(), is_empty);
-        let known = self.known.values().flat_map(|state| state.offers(&state.view.ways));
-        let left = self.without_room(known.chain(new).collect());
-        if left.contains(name) {
-            return Err(Refused::Full);
-        }
-        let displaced = self.displace(&left);
+        let displaced = self.make_room(name, from, is_empty)?;
         self.left_out_total += displaced.len() as u64;
         self.known.insert(name.to_owned(), State::new(name.to_owned(), now, from));
         self.changed = true;
+        self.full_for.clear();
         Ok(displaced)
+    }
+
+    fn make_room(
+        &mut self,
+        name: &str,
+        from: Bringer,
+        is_empty: impl Fn(&str) -> bool,
+    ) -> Result<Vec<Arc<Island>>, Refused> {
+        self.drop_useless(1, is_empty);
+        if self.known.len() < ISLANDS_MAX {
+            return Ok(Vec::new());
+        }
+        let new = [Offer { by: from, path: &[], island: name }];
+        let known = self.known.values().flat_map(|state| state.offers(&state.view.ways));
+        let left = self.without_room(known.chain(new).collect());
+        if left.contains(name) {
+            self.full_for.insert(from);
+            return Err(Refused::Full);
+        }
+        Ok(self.displace(&left))
+    }
+
+    /// A known island has no members any more, so there may be room.
+    pub(super) fn is_emptied(&mut self) {
+        self.full_for.clear();
     }
 
     /// If there is no room for so many more: drops those that cannot be reached and have no members, as `is_empty` says.
@@ -218,6 +241,7 @@ impl Islands {
     pub(super) fn remove(&mut self, name: &str) -> bool {
         let removed = self.known.remove(name).is_some();
         self.changed |= removed;
+        self.full_for.clear();
         removed
     }
 
@@ -238,6 +262,7 @@ impl Islands {
                 ways.entry(reach.path.destination()).or_default().push(way);
             }
         }
+        self.full_for.clear();
         let is_new = |name: &&&str| !self.known.contains_key(**name);
         self.drop_useless(ways.keys().filter(is_new).count(), |name| {
             is_empty(name) && !ways.contains_key(name)

@@ -625,6 +625,29 @@ fn known(rig: &Rig, name: &str) -> usize {
 }
 
 #[test]
+#[ignore = "a measurement: cargo test -p isle-mesh --lib what_an_island_too_many_takes -- --ignored --nocapture"]
+fn what_an_island_too_many_takes() {
+    let mut rig = Rig::new();
+    let ways =
+        (0..ISLANDS_MAX).map(|number| reach(&format!("h b c d e f g a{number}"), 10)).collect::<Vec<_>>();
+    rig.route(90, &ways);
+    rig.choose(&[90]);
+    flood(&mut rig, 66, 1000..1300, 300);
+    let words: Vec<FarWord> =
+        (2000..7000).map(|author| announce(author, 1, &format!("i{author}"), &[])).collect();
+    let began = Instant::now();
+    for word in &words {
+        assert_eq!(rig.bring(66, word), Err(Refused::Full));
+    }
+    println!("{:?} a member of one more", began.elapsed() / 5000);
+    let began = Instant::now();
+    for _ in 0..100 {
+        rig.choose(&[90]);
+    }
+    println!("{:?} to choose among {}", began.elapsed() / 100, ISLANDS_MAX + ISLANDS_MAX / 2);
+}
+
+#[test]
 fn made_up_islands_that_one_bridge_brings_members_of_make_room_for_those_that_others_bring() {
     let mut rig = Rig::new();
     let refused = flood(&mut rig, 66, 1000..1300, 300);

@@ -40,7 +40,7 @@ type Key<'a, B> = (Option<B>, Option<&'a str>);
 /// Of a share that is too small those stay that are known. An island that several bring is in the share of the one that
 /// brings fewest: nobody loses an island because somebody who brings more names it, too.
 ///
-/// Cost: O(offers x longest way x log offers).
+/// Cost: O(offers x longest way x log offers), and nothing but counting where there is room for all.
 pub fn left_out<'a, B: Copy + Ord>(
     offers: Vec<Offer<'a, B>>,
     room: usize,
@@ -82,6 +82,10 @@ fn keep<'a, B: Copy + Ord>(
             _ => (None, offer.path.get(depth - 1).map(String::as_str)),
         };
         shares.entry(key).or_default().push(offer);
+    }
+    if shares.len() == 1 {
+        let offers = shares.into_values().flatten().collect();
+        return keep(offers, room, depth + 1, is_known, kept);
     }
     let mut owners: BTreeMap<&str, (usize, Key<'a, B>)> = BTreeMap::new();
     for (key, share) in &shares {
