@@ -258,7 +258,7 @@ fn stray(a: u8, b: u8) -> Frame {
             let wanted = vec![frame::Wanted { bucket: b.into(), held: vec![] }];
             Frame::DigestRequest(frame::DigestRequest { wanted, more: b & 1 == 1 })
         }
-        8 => Frame::Urgent { index, words: vec![Bytes::from_static(b"w")] },
+        8 => Frame::Urgent { index, words: vec![Bytes::from_static(b"w")], gone: vec![] },
         _ => Frame::Goodbye(frame::Goodbye::Unlinked),
     }
 }

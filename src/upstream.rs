@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`place`] | where a listener is reached |
 //! | [`passage`] | connections to members of other islands |
+//! | `closed` | to whom none are kept |
 //!
 //! This is the forwarding core. What it needs to know of a request is its method, its target and its fields; who is
 //! asked, and whether somebody else is asked after a failure, is decided by its callers.
@@ -24,7 +25,7 @@ use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{Builder, SendRequest};
 use hyper_util::rt::TokioIo;
-use isle_mesh::member::MemberId;
+use isle_mesh::member::{Member, MemberId};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::broadcast;
@@ -32,9 +33,11 @@ use tokio::time::{timeout, timeout_at};
 use tokio_util::task::TaskTracker;
 
 use crate::http::body::BodyError;
+use crate::upstream::closed::{Closed, Ended};
 use crate::upstream::passage::{Early, Refused};
 use crate::upstream::place::{Passage, Place};
 
+mod closed;
 pub mod passage;
 pub mod place;
 
@@ -46,8 +49,6 @@ const IDLE_MAX: Duration = Duration::from_secs(4);
 const IDLE_FAR_MAX: Duration = Duration::from_secs(60);
 /// Kept connections to one address; more are closed after use.
 const IDLE_PER_ADDRESS_MAX: usize = 64;
-/// So long it is remembered that connections to an address were closed: longer than any exchange takes.
-const CLOSED_REMEMBERED: Duration = Duration::from_secs(60);
 /// Closed connections told at most to whoever is slow to listen.
 const HUNG_UP_MAX: usize = 64;
 /// After an answer's last byte its connection is free within this, or something is wrong with it.
@@ -159,31 +160,10 @@ pub struct Upstreams {
     idle: Arc<Kept>,
     /// Where connections that we kept were closed by the other side.
     hung_up: broadcast::Sender<Place>,
-    /// When connections to these addresses were last closed: what was begun before is not kept after.
-    closed: Arc<Mutex<HashMap<Ended, Instant>>>,
+    closed: Arc<Mutex<Closed>>,
     /// On which ways members of other islands have proved their keys.
     proven: Arc<Mutex<HashSet<Passage>>>,
     tasks: TaskTracker,
-}
-
-/// What connections lead to, or through.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-enum Ended {
-    Listener(SocketAddr),
-    Member(MemberId),
-    /// Every way to another island.
-    Tunnels,
-}
-
-impl Ended {
-    fn concerns(&self, place: &Place) -> bool {
-        match (self, place) {
-            (Self::Listener(at), place) => place.dialled() == *at,
-            (Self::Member(id), Place::Far(passage)) => passage.member == *id,
-            (Self::Tunnels, Place::Far(_)) => true,
-            (Self::Member(_) | Self::Tunnels, Place::Direct(_)) => false,
-        }
-    }
 }
 
 impl Default for Upstreams {
@@ -274,7 +254,7 @@ impl Upstreams {
 
     /// Closes connections that have been kept for too long. To be called every few seconds.
     pub fn sweep(&self) {
-        lock(&self.closed).retain(|_, at| at.elapsed() < CLOSED_REMEMBERED);
+        lock(&self.closed).sweep(Instant::now());
         self.lock().retain(|place, kept| {
             let idle_max = idle_max(place);
             kept.retain(|idle| idle.since.elapsed() < idle_max && !idle.sender.is_closed());
@@ -282,40 +262,43 @@ impl Upstreams {
         });
     }
 
-    /// Closes the connections kept to these addresses, and through them: whoever listens there stops, and waits for us
-    /// otherwise.
-    pub fn close(&self, addresses: &[SocketAddr]) {
-        self.end(addresses.iter().map(|at| Ended::Listener(*at)).collect());
-    }
-
-    /// The same for a member of another island, whichever way they lead.
-    pub fn close_far(&self, member: MemberId) {
-        lock(&self.proven).retain(|passage| passage.member != member);
-        self.end(vec![Ended::Member(member)]);
-    }
-
-    /// The same for all tunnels: a bridge on the way of some of them stops, and waits for those.
-    pub fn close_tunnels(&self) {
-        self.end(vec![Ended::Tunnels]);
-    }
-
-    fn end(&self, ended: Vec<Ended>) {
-        let now = Instant::now();
+    /// Closes the connections kept to this member, and through it: it is gone.
+    pub fn close(&self, member: &Member) {
+        let ended = Ended::of(member);
         // First the note, then the pool: an exchange that ends in between sees one or the other.
-        lock(&self.closed).extend(ended.iter().map(|what| (*what, now)));
-        self.lock().retain(|place, _| !ended.iter().any(|what| what.concerns(place)));
+        lock(&self.closed).close(Instant::now(), &ended);
+        self.drop_kept(member, &ended);
     }
 
-    /// When connections to this place were last closed.
-    fn ended(&self, place: &Place) -> Option<Instant> {
-        let closed = lock(&self.closed);
-        let beyond = match place {
-            Place::Far(passage) => {
-                closed.get(&Ended::Member(passage.member)).max(closed.get(&Ended::Tunnels))
-            }
-            Place::Direct(_) => None,
-        };
-        closed.get(&Ended::Listener(place.dialled())).max(beyond).copied()
+    /// The same for one that stops, and waits for connections otherwise: those that are in use, or are opened from now on, are
+    /// not kept either, until it [`stays`](Self::stays), but for a minute at most.
+    pub fn stops(&self, member: &Member) {
+        let ended = Ended::of(member);
+        lock(&self.closed).stops(Instant::now(), member.id, ended.clone());
+        self.drop_kept(member, &ended);
+    }
+
+    /// This one does not stop, or is gone.
+    pub fn stays(&self, member: &MemberId) {
+        lock(&self.closed).stays(member);
+    }
+
+    /// Nobody else than these stops.
+    pub fn stays_unless(&self, stops: impl Fn(&MemberId) -> bool) {
+        lock(&self.closed).stays_unless(stops);
+    }
+
+    /// Whether a connection that is opened there now would be kept.
+    #[cfg(test)]
+    pub(crate) fn keeps(&self, at: &Place) -> bool {
+        lock(&self.closed).may_be_kept(at, Instant::now())
+    }
+
+    fn drop_kept(&self, member: &Member, ended: &[Ended]) {
+        if member.far {
+            lock(&self.proven).retain(|passage| passage.member != member.id);
+        }
+        self.lock().retain(|place, _| !ended.iter().any(|what| what.concerns(place)));
     }
 
     fn kept(&self, at: Place) -> Option<Sender> {
@@ -491,7 +474,7 @@ impl Lease {
 
     fn keep(self) {
         let mut pools = self.pool.lock();
-        if self.pool.ended(&self.at).is_some_and(|closed| closed >= self.begun) {
+        if !lock(&self.pool.closed).may_be_kept(&self.at, self.begun) {
             return;
         }
         let kept = pools.entry(self.at).or_default();

@@ -143,6 +143,8 @@ pub struct Feeds {
     pub reaches: watch::Receiver<Vec<Reach>>,
     /// The way to each island that is taken, our own other bridges' ways included.
     pub ways: watch::Receiver<BTreeMap<String, Choice>>,
+    /// How often there was no room for an island that a link or another bridge spoke of; only grows.
+    pub islands_left_out: watch::Receiver<u64>,
 }
 
 /// A program's hold on its bridge. Cheap to clone; all clones are one. When the last is dropped the bridge ends without
@@ -224,11 +226,14 @@ pub fn start(
     let (load, loads) = watch::channel(IslandLoad::default());
     let (reaches_tx, reaches) = watch::channel(Vec::new());
     let (ways_tx, ways) = watch::channel(BTreeMap::new());
-    let outlets = hub::Outlets { words: words_tx, events: events_tx, reaches: reaches_tx, ways: ways_tx };
+    let (left_out, islands_left_out) = watch::channel(0);
+    let outlets =
+        hub::Outlets { words: words_tx, events: events_tx, reaches: reaches_tx, ways: ways_tx, left_out };
     let lines = Lines::new(config.island.clone(), id, config.dialler.take());
     let hub = hub::Hub::new(config, endpoint, journal.clone(), lines.clone(), outlets, loads);
     let bridge = Bridge { id, addr, journal, load: Arc::new(load), lines, commands };
-    Ok((bridge, Feeds { words, events, reaches, ways }, BridgeTask(Box::pin(hub.run(wishes)))))
+    let feeds = Feeds { words, events, reaches, ways, islands_left_out };
+    Ok((bridge, feeds, BridgeTask(Box::pin(hub.run(wishes)))))
 }
 
 impl Bridge {

@@ -9,6 +9,7 @@
 //! [`Stream::Table`], [`Stream::Urgent`]. Each tunnel is a stream of its own that starts with one frame: [`tunnel`].
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use bytes::Bytes;
 use isle_mesh::island::WAYS_MAX;
@@ -88,8 +89,8 @@ impl Stream {
     pub fn frame_bytes_max(self) -> usize {
         match self {
             Self::Control => 32 << 10,
-            // Words with their lengths, the withdrawn, and a little for numbers.
-            Self::Table => BATCH_BYTES_MAX + 2 * BATCH_WORDS_MAX + 32 * WITHDRAWN_MAX + 64,
+            // Words with their lengths and the ages of their members, the withdrawn, and a little for numbers.
+            Self::Table => BATCH_BYTES_MAX + (2 + 36) * BATCH_WORDS_MAX + 32 * WITHDRAWN_MAX + 64,
             Self::Urgent => 32 << 10,
         }
     }
@@ -133,6 +134,8 @@ pub enum Frame {
         index: u64,
         /// Whole datagrams, 1 to [`URGENT_WORDS_MAX`].
         words: Vec<Bytes>,
+        /// As in [`Changes::gone`]: of the member that they are about.
+        gone: Vec<(MemberId, Duration)>,
     },
     /// Which islands can be reached through the sender. What is not named stays as it was.
     Routes(Vec<Route>),
@@ -260,6 +263,9 @@ pub struct Changes {
     pub withdrawn: Vec<MemberId>,
     /// Whole datagrams of members, as they were signed.
     pub words: Vec<Bytes>,
+    /// For how long members that these are about have been gone: down, or left. In whole seconds on the wire, at most 136
+    /// years; not before version 2.
+    pub gone: Vec<(MemberId, Duration)>,
 }
 
 /// A summary of a table.

@@ -9,6 +9,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use isle_mesh::member::MemberId;
@@ -118,6 +119,8 @@ pub(crate) struct Entry {
     /// The bridge that told us, if one did: it need not be told.
     pub(crate) from: Option<MemberId>,
     pub(crate) is_urgent: bool,
+    /// Of a member's own word: since when the member is gone, if it is.
+    gone: Option<Instant>,
 }
 
 impl Journal {
@@ -171,8 +174,10 @@ impl Journal {
     /// As for [`record`](Self::record).
     pub fn tell(&mut self, news: News) -> Result<(), JournalError> {
         match news {
-            News::Said { member, what, bytes, is_urgent, from } => {
-                self.record(Change { member, what: what.into(), bytes, is_urgent }, from).map(|_| ())
+            News::Said { member, what, bytes, is_urgent, from, gone } => {
+                self.record(Change { member, what: what.into(), bytes, is_urgent }, from)?;
+                self.date(&member, gone);
+                Ok(())
             }
             News::Withdrawn(member) => {
                 self.withdraw(member);
@@ -217,8 +222,21 @@ impl Journal {
         let index = self.head;
         if is_urgent { &mut self.urgent } else { &mut self.waiting }.insert(index, key);
         self.members += usize::from(part == Part::Own);
-        self.entries.insert(key, Entry { index, what, bytes, hash, meaning, from, is_urgent });
+        self.entries.insert(key, Entry { index, what, bytes, hash, meaning, from, is_urgent, gone: None });
         Ok(Some(index))
+    }
+
+    /// Since when a member is gone, or that it is not.
+    fn date(&mut self, member: &MemberId, gone: Option<Instant>) {
+        if let Some(entry) = self.entries.get_mut(&(*member, Part::Own)) {
+            entry.gone = gone;
+        }
+    }
+
+    /// For how long a member has been gone, as far as we were told, and if that is worth saying: a second at least.
+    pub(crate) fn gone_for(&self, member: &MemberId, now: Instant) -> Option<Duration> {
+        let since = self.entries.get(&(*member, Part::Own))?.gone?;
+        Some(now.saturating_duration_since(since)).filter(|age| *age >= Duration::from_secs(1))
     }
 
     /// Takes a member out because its time in the table is over. Readers are not told: their clocks run, too.
@@ -251,7 +269,7 @@ impl Journal {
     }
 
     /// The next batch after `index` for a reader that knows those already that `is_known` names. Urgent words are
-    /// not in it. `through` says how far it goes, also when there is nothing in it.
+    /// not in it, so nobody is gone by what is. `through` says how far it goes, also when there is nothing in it.
     pub(crate) fn batch(&self, index: u64, is_known: impl Fn(&Entry) -> bool) -> Changes {
         let mut changes = Changes { through: self.head, ..Changes::default() };
         let mut bytes = 0;
@@ -285,12 +303,12 @@ impl Journal {
         changes
     }
 
-    /// The first urgent change after `index`, and the member's own word if the change is a verdict on it.
-    pub(crate) fn urgent_after(&self, index: u64) -> Option<(&Entry, Option<&Entry>)> {
+    /// The first urgent change after `index`, whom it is about, and that member's own word if the change is a verdict on it.
+    pub(crate) fn urgent_after(&self, index: u64) -> Option<(&MemberId, &Entry, Option<&Entry>)> {
         let later = (Bound::Excluded(index), Bound::Unbounded);
-        let key = self.urgent.range(later).next().map(|(_, key)| *key)?;
+        let key = self.urgent.range(later).next().map(|(_, key)| key)?;
         let judged = (key.1 == Part::Verdict).then(|| &self.entries[&(key.0, Part::Own)]);
-        Some((&self.entries[&key], judged))
+        Some((&key.0, &self.entries[key], judged))
     }
 
     fn remove(&mut self, key: Key) {

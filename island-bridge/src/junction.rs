@@ -212,6 +212,12 @@ impl Junction {
         }
     }
 
+    /// How often there was no room for an island that somebody speaks of.
+    #[must_use]
+    pub fn left_out_total(&self) -> u64 {
+        self.routes.left_out_total()
+    }
+
     /// All islands that can be reached, and how.
     pub fn islands(&self) -> impl Iterator<Item = (&str, &Choice)> {
         self.routes.islands()

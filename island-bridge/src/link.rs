@@ -259,12 +259,12 @@ impl Task {
                 session::Event::Up(greeting) => self.events.push_back(Event::Up(greeting)),
                 session::Event::Routes(routes) => self.events.push_back(Event::Routes(routes)),
                 session::Event::Load(loads) => self.events.push_back(Event::Load(loads)),
-                session::Event::Words { stream, withdrawn, words } => {
+                session::Event::Words { stream, withdrawn, words, gone } => {
                     let is_urgent = stream == Stream::Urgent;
                     let (merged, done) = oneshot::channel();
                     self.merging[usize::from(is_urgent)] = Some(done);
                     let from = self.link.connection.peer();
-                    self.words.push_back(Words { from, withdrawn, words, is_urgent, merged });
+                    self.words.push_back(Words { from, withdrawn, words, gone, is_urgent, merged });
                 }
                 session::Event::Down(reason) => self.over = Some(reason),
             }

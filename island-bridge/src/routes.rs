@@ -8,6 +8,8 @@
 //! A path has at most eight islands, so the cheapest may be too long to lead further where one of fewer islands does:
 //! both are told. So whoever is eight islands away at most is reached.
 //!
+//! There are at most 256 islands, our own among them. Of more those are left out that are brought by whoever brings most.
+//!
 //! A cheaper path replaces the chosen one only if it costs at most five sixths of it. What is no longer true is told
 //! at once; everything else that changed, once a second.
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
@@ -18,6 +20,7 @@ use std::time::{Duration, Instant};
 use isle_mesh::member::MemberId;
 
 use crate::frame::{IslandLoad, Reach, Route};
+use isle_mesh::island::room::{Offer, left_out};
 use isle_mesh::path::{PATH_ISLANDS_MAX, Path};
 
 #[cfg(test)]
@@ -26,7 +29,8 @@ mod told;
 
 use told::{Pending, Told};
 
-/// Islands that one link, or one bridge, may speak of; more are ignored.
+/// Islands that one link, or one bridge, may speak of; more are ignored. As many are told, our own among them: who brings
+/// most of those that there are makes room for others. Required by NETWORK.md, "Room".
 pub const ISLANDS_MAX: usize = 256;
 
 /// What each link costs besides its round trip: of two ways as long the one over fewer bridges is better. Guessed.
@@ -47,6 +51,10 @@ pub struct RouteTable {
     chosen: BTreeMap<String, Choice>,
     /// Islands that were chosen a way to and have none, with the time at which they are given up.
     doubted: BTreeMap<String, Instant>,
+    /// Islands that there is no room for.
+    left_out: BTreeSet<String>,
+    /// How many have become so.
+    left_out_total: u64,
     /// What our island was told.
     told: Told,
     is_leaving: bool,
@@ -112,6 +120,8 @@ impl RouteTable {
             bridges: BTreeMap::new(),
             chosen: BTreeMap::new(),
             doubted: BTreeMap::new(),
+            left_out: BTreeSet::new(),
+            left_out_total: 0,
             told: Told::of_island(),
             is_leaving: false,
             events: VecDeque::new(),
@@ -280,6 +290,12 @@ impl RouteTable {
         self.chosen.iter().map(|(island, choice)| (island.as_str(), choice))
     }
 
+    /// How often there was no room for an island that somebody speaks of.
+    #[must_use]
+    pub fn left_out_total(&self) -> u64 {
+        self.left_out_total
+    }
+
     /// What has happened.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
@@ -287,6 +303,9 @@ impl RouteTable {
 
     /// Chooses anew, and looks what has to be told because of that. O(islands x links x (links + bridges)).
     fn refresh(&mut self, now: Instant) {
+        let left = self.without_room();
+        self.left_out_total += left.difference(&self.left_out).count() as u64;
+        self.left_out = left;
         let mut chosen = BTreeMap::new();
         for island in self.known() {
             let before = self.chosen.get(island).map(|choice| choice.via);
@@ -329,11 +348,24 @@ impl RouteTable {
         self.candidates(island).any(|it| it.via == via && path.islands().ends_with(it.path.islands()))
     }
 
-    /// All islands that anybody has spoken of.
+    /// Which of the islands that anybody has spoken of there is no room for.
+    fn without_room(&self) -> BTreeSet<String> {
+        let by_links = self.links.iter().map(|(peer, link)| (Via::Link(*peer), &link.heard));
+        let by_bridges = self.bridges.iter().map(|(bridge, heard)| (Via::Bridge(*bridge), heard));
+        let offers = by_links
+            .chain(by_bridges)
+            .flat_map(|(by, heard)| heard.values().flatten().map(move |reach| Offer::of(by, &reach.path)));
+        // One is our own.
+        let left = left_out(offers.collect(), ISLANDS_MAX - 1, |island| self.chosen.contains_key(island));
+        left.into_iter().map(str::to_owned).collect()
+    }
+
+    /// All islands that anybody has spoken of and that there is room for.
     fn known(&self) -> BTreeSet<&str> {
         let by_links = self.links.values().flat_map(|link| link.heard.keys());
         let by_bridges = self.bridges.values().flat_map(BTreeMap::keys);
-        by_links.chain(by_bridges).map(String::as_str).collect()
+        let known = by_links.chain(by_bridges).filter(|island| !self.left_out.contains(*island));
+        known.map(String::as_str).collect()
     }
 
     fn candidates(&self, island: &str) -> impl Iterator<Item = Candidate<'_>> {

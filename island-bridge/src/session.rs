@@ -35,7 +35,7 @@ use pulse::Pulse;
 pub use values::{Admission, Bookmark, Breach, Counters, DownReason, Event, Greeting, Settings, Wakeup, Why};
 
 /// Lowest and highest version of the protocol that this code speaks.
-pub const PROTOCOL: (u8, u8) = (1, 1);
+pub const PROTOCOL: (u8, u8) = (1, 2);
 
 /// Loads are said at most so often.
 const LOAD_INTERVAL: Duration = Duration::from_secs(1);
@@ -255,7 +255,7 @@ impl Session {
             (Phase::Up, Stream::Table) if self.goodbye.is_none() => {
                 self.incoming.poll(journal).or_else(|| self.outgoing.poll_table(now, journal))
             }
-            (Phase::Up, Stream::Urgent) => self.poll_urgent(journal),
+            (Phase::Up, Stream::Urgent) => self.poll_urgent(now, journal),
             _ => None,
         }?;
         let words = match &frame {
@@ -326,6 +326,7 @@ impl Session {
         if is_same_id || hello.island == self.settings.island {
             return self.refuse(Refusal::SameName);
         }
+        self.outgoing.speaks(protocol);
         self.incoming.of_instance(hello.instance);
         self.events.push_back(Event::Up(Greeting {
             island: hello.island.clone(),
@@ -347,16 +348,16 @@ impl Session {
             Frame::Ack { through } => self.outgoing.handle_ack(through)?,
             Frame::Changes(changes) => {
                 self.incoming.handle_changes(&changes)?;
-                self.hand_over(Stream::Table, changes.withdrawn, changes.words);
+                self.hand_over(Stream::Table, changes.withdrawn, changes.words, changes.gone);
             }
             Frame::Digest(digest) => {
                 self.incoming.handle_digest(digest)?;
                 self.counters.digests += 1;
             }
             Frame::DigestRequest(request) => self.outgoing.handle_request(request)?,
-            Frame::Urgent { index, words } => {
+            Frame::Urgent { index, words, gone } => {
                 self.incoming.handle_urgent(index)?;
-                self.hand_over(Stream::Urgent, Vec::new(), words);
+                self.hand_over(Stream::Urgent, Vec::new(), words, gone);
             }
             Frame::Routes(routes) => self.events.push_back(Event::Routes(routes)),
             Frame::Goodbye(reason) => self.handle_goodbye(reason),
@@ -364,7 +365,13 @@ impl Session {
         Ok(())
     }
 
-    fn hand_over(&mut self, stream: Stream, withdrawn: Vec<MemberId>, words: Vec<Bytes>) {
+    fn hand_over(
+        &mut self,
+        stream: Stream,
+        withdrawn: Vec<MemberId>,
+        words: Vec<Bytes>,
+        gone: Vec<(MemberId, Duration)>,
+    ) {
         for word in &words {
             self.outgoing.heard(word);
         }
@@ -373,7 +380,7 @@ impl Session {
         if withdrawn.is_empty() && words.is_empty() {
             self.merged(stream);
         } else {
-            self.events.push_back(Event::Words { stream, withdrawn, words });
+            self.events.push_back(Event::Words { stream, withdrawn, words, gone });
         }
     }
 
@@ -407,8 +414,8 @@ impl Session {
         Some(Frame::Load(std::mem::take(&mut self.load.due)))
     }
 
-    fn poll_urgent(&mut self, journal: &Journal) -> Option<Frame> {
-        if let Some(frame) = self.outgoing.poll_urgent(journal) {
+    fn poll_urgent(&mut self, now: Instant, journal: &Journal) -> Option<Frame> {
+        if let Some(frame) = self.outgoing.poll_urgent(now, journal) {
             return Some(frame);
         }
         let mut routes = Vec::new();

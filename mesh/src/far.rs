@@ -155,6 +155,11 @@ impl Far {
         self.members.get(id).map(|member| member.standing)
     }
 
+    /// Since when somebody is gone.
+    pub(crate) fn gone_since(&self, id: &MemberId) -> Option<Instant> {
+        self.table.get(id)?.gone
+    }
+
     /// All who are listed.
     pub(crate) fn members(&self) -> impl Iterator<Item = &Arc<Member>> {
         self.members.values().filter_map(|member| member.view.as_ref())
@@ -187,7 +192,7 @@ impl Far {
         match word.message.as_ref().ok_or(Refused::Version)? {
             Message::Announce(record) => {
                 self.table.check_fresh(&word.header, &word.bytes)?;
-                self.admit_island(now, &record.island)?;
+                self.admit_island(now, &record.island, from)?;
                 self.make_room(now, id, from, &record.island)?;
             }
             Message::Farewell(_) => {
@@ -330,7 +335,9 @@ impl Far {
     /// Takes out a member that is of our own island after all.
     pub(crate) fn give_home(&mut self, id: &MemberId) {
         self.table.remove(id);
-        self.shares.remove(id);
+        if self.shares.remove(id).is_some_and(|share| self.shares.is_empty(&share.island)) {
+            self.islands.is_emptied();
+        }
         self.changes.remove(id);
         self.waiting.remove(id);
         let Some(member) = self.members.swap_remove(id) else { return };
@@ -382,6 +389,21 @@ impl Far {
         self.unsettled |= !self.waiting.is_empty();
     }
 
+    /// The members of each of these islands, if there are any islands: O(members) in all.
+    fn members_of_all<'a>(&self, islands: impl Iterator<Item = &'a str>) -> BTreeMap<String, Vec<MemberId>> {
+        let mut found: BTreeMap<String, Vec<MemberId>> =
+            islands.map(|island| (island.to_owned(), Vec::new())).collect();
+        if !found.is_empty() {
+            for id in self.members.keys() {
+                let island = self.record(id).map(|(_, record)| &record.island);
+                if let Some(members) = island.and_then(|island| found.get_mut(island)) {
+                    members.push(*id);
+                }
+            }
+        }
+        found
+    }
+
     fn members_of(&self, island: &str) -> Vec<MemberId> {
         let is_of = |id: &MemberId| self.record(id).is_some_and(|(_, record)| record.island == island);
         self.members.keys().filter(|id| is_of(id)).copied().collect()
@@ -406,32 +428,61 @@ impl Far {
             for id in self.members_of(island) {
                 if island != name {
                     // There is room: one has just been taken out, or there is none for anybody.
-                    let _ = self.admit_island(now, island);
+                    let _ = self.admit_island(now, island, None);
                 }
                 self.publish(now, id, None);
             }
         }
     }
 
-    fn admit_island(&mut self, now: Instant, name: &str) -> Result<(), Refused> {
+    /// Makes room for this island, of which `from` has brought a member. O(log n) where it is known, or `from` was refused
+    /// one since anything changed; else O(islands), and O(members) if one makes room.
+    fn admit_island(&mut self, now: Instant, name: &str, from: Bringer) -> Result<(), Refused> {
         if name == self.own_island {
             return Ok(());
         }
-        let (table, members) = (&self.table, &self.members);
-        self.islands.admit(now, name, |island| !counts_anybody(table, members, island))
+        let shares = &self.shares;
+        let displaced = self.islands.admit(now, name, from, |island| shares.is_empty(island))?;
+        self.displace_islands(now, displaced);
+        Ok(())
     }
 
-    /// Chooses the ways anew: these bridges of our own island are there. O(ways), and O(members) for each island that can
-    /// be reached again.
+    /// Chooses the ways anew: these bridges of our own island are there. O(ways), and O(members) if islands can be reached
+    /// again or make room.
     pub(crate) fn choose(&mut self, now: Instant, bridges: &[MemberId]) {
-        let members = &self.members;
-        let is_empty = |island: &str| {
-            !members
-                .values()
-                .any(|member| member.view.as_ref().is_some_and(|view| view.record.island == island))
-        };
-        let told = self.islands.choose(now, &self.own_island, bridges, &self.routes, is_empty);
-        self.tell_islands(now, told);
+        let shares = &self.shares;
+        let is_empty = |island: &str| shares.is_empty(island);
+        let chosen = self.islands.choose(now, &self.own_island, bridges, &self.routes, is_empty);
+        self.displace_islands(now, chosen.displaced);
+        self.tell_islands(now, chosen.told);
+    }
+
+    /// Those are known no more, nor their members: there was no room.
+    fn displace_islands(&mut self, now: Instant, displaced: Vec<Arc<Island>>) {
+        let mut members = self.members_of_all(displaced.iter().map(|island| island.name.as_str()));
+        for island in displaced {
+            for id in members.remove(&island.name).unwrap_or_default() {
+                // Without a floor: it may live, and come again.
+                self.table.remove(&id);
+                self.unlist(id, Out::Displaced(id));
+            }
+            if island.reachable {
+                let Island { name, load, .. } = &*island;
+                let (name, load) = (name.clone(), *load);
+                let gone = Island { name, reachable: false, since: now, load, ways: Vec::new() };
+                self.outs.push_back(Out::Island(EventKind::IslandDown, Arc::new(gone)));
+            }
+        }
+    }
+
+    /// Whether to [`choose`](Self::choose) anew, because there is room for islands that were left out.
+    pub(crate) fn has_room_for_islands(&self) -> bool {
+        self.islands.has_room_again()
+    }
+
+    /// How often there was no room for an island that was known, or that a way leads to.
+    pub(crate) fn islands_left_out(&self) -> u64 {
+        self.islands.left_out_total()
     }
 
     /// Gives up islands whose last way has been gone for long enough.
@@ -446,8 +497,9 @@ impl Far {
     }
 
     fn tell_islands(&mut self, now: Instant, told: Vec<(EventKind, Arc<Island>)>) {
+        let mut members = self.members_of_all(told.iter().map(|(_, island)| island.name.as_str()));
         for (kind, island) in told {
-            for id in self.members_of(&island.name) {
+            for id in members.remove(&island.name).unwrap_or_default() {
                 self.publish(now, id, None);
             }
             self.outs.push_back(Out::Island(kind, island));
@@ -543,14 +595,6 @@ impl Far {
             far: true,
         })
     }
-}
-
-/// Whether any listed member counts itself to this island.
-fn counts_anybody(table: &Table, members: &ByMember<FarMember>, island: &str) -> bool {
-    members.keys().any(|id| {
-        let record = table.record(id);
-        record.is_some_and(|said| said.value.island == island)
-    })
 }
 
 impl FarMember {

@@ -5,6 +5,8 @@ use std::time::Instant;
 use crate::member::MemberId;
 use crate::reach::{IslandLoad, Reach};
 
+pub mod room;
+
 /// Most other islands that are known at once. Required by DESIGN, section 5.
 pub const ISLANDS_MAX: usize = 256;
 /// Most ways to one island that are told: the cheapest, and one over fewer islands.

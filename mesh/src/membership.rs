@@ -284,7 +284,6 @@ impl Membership {
                 Timer::Overdue(id) => self.overdue(now, id),
                 Timer::Forget => self.forget_gone(now),
                 Timer::SayFar(id) => self.say_far(id),
-                Timer::RefuteFar(id) => self.refute_abroad_again(now, id),
                 Timer::PullFar(id) => self.pull_far(now, id),
                 Timer::TellBridges => self.tell_bridges(now),
                 Timer::RoutesCopy(round) => self.routes_copy(round),

@@ -308,8 +308,9 @@ impl Mesh {
     /// # Errors
     /// `Left` when this node has left the mesh.
     pub async fn hear_far(&self, words: FarWords) -> Result<(), Left> {
-        let FarWords { from, withdrawn, words, is_urgent } = words;
-        let words = FarWord::verify_all(self.tag(), words).await;
+        let FarWords { from, withdrawn, words, gone, is_urgent } = words;
+        let mut words = FarWord::verify_all(self.tag(), words).await;
+        FarWord::date(&mut words, gone);
         self.ask(|reply| Command::HearFar(HeardFar { from, withdrawn, words, is_urgent }, reply)).await
     }
 

@@ -1,5 +1,7 @@
 //! What a bridge is told of its island's table, for the links to other islands, and what these bring.
 
+use std::time::{Duration, Instant};
+
 use bytes::Bytes;
 
 use crate::member::MemberId;
@@ -33,6 +35,8 @@ pub enum News {
         is_urgent: bool,
         /// The bridge that brought it, if it is of another island.
         from: Option<MemberId>,
+        /// Since when that member counts as gone, if it is down or has left.
+        gone: Option<Instant>,
     },
     /// Listed no more because it cannot be reached through us: others may still reach it.
     Withdrawn(MemberId),
@@ -60,6 +64,9 @@ pub struct FarWords {
     pub withdrawn: Vec<MemberId>,
     /// Datagrams. Nothing is known of them yet.
     pub words: Vec<Bytes>,
+    /// For how long members that these are about have been gone, as far as the other side says so. Claims: they count for
+    /// those who are gone by the words.
+    pub gone: Vec<(MemberId, Duration)>,
     /// They came before others: said to our own island at once.
     pub is_urgent: bool,
 }

@@ -53,6 +53,7 @@ pub fn export(counts: &Counts) {
     counter!("isle_mesh_words_relayed_total").absolute(counts.machine.relayed);
     counter!("isle_mesh_far_words_refused_total").absolute(counts.machine.far_refused);
     counter!("isle_mesh_far_members_displaced_total").absolute(counts.machine.far_displaced);
+    counter!("isle_mesh_islands_left_out_total").absolute(counts.machine.islands_left_out);
 }
 
 /// Counts a change of the table.
@@ -124,6 +125,14 @@ pub fn describe() {
     describe_counter!(
         "isle_mesh_far_members_displaced_total",
         "Members of other islands dropped where the table is full: most of it came the same way"
+    );
+    describe_counter!(
+        "isle_mesh_islands_left_out_total",
+        "Times there was no room for another island, known or not: most of those there are came the same way"
+    );
+    describe_counter!(
+        "isle_bridge_islands_left_out_total",
+        "Times a bridge told nobody of an island that a link or another bridge spoke of: most came the same way"
     );
     describe_gauge!("process_open_fds", "Open file descriptors");
     describe_gauge!("process_max_fds", "Limit of open file descriptors");

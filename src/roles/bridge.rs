@@ -30,6 +30,7 @@ use isle_mesh::member::MemberId;
 use isle_mesh::mesh::{Ended, FarWords, Left, Mesh, Outward, Subscription};
 use isle_mesh::reach::IslandLoad;
 use isle_mesh::wire::MeshTag;
+use metrics::counter;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tracing::{debug, info};
@@ -251,7 +252,7 @@ impl BridgeWork {
         // It is run once.
         let _ = desk.mesh.set(mesh.clone());
         tunnels.attach(mesh.clone(), bridge.clone());
-        let Feeds { mut words, mut reaches, ways, events } = feeds;
+        let Feeds { mut words, mut reaches, ways, events, mut islands_left_out } = feeds;
         // They are read off the mesh.
         drop(ways);
         let mut events = events;
@@ -300,6 +301,9 @@ impl BridgeWork {
                         bridge.set_bridge_routes(other, reaches).await;
                     }
                 }
+                Ok(()) = islands_left_out.changed() => {
+                    counter!("isle_bridge_islands_left_out_total").absolute(*islands_left_out.borrow_and_update());
+                }
                 _ = loads.tick() => bridge.set_load(load_of(&mesh)),
             }
         }
@@ -341,6 +345,7 @@ async fn merge(mesh: Mesh, words: Words) {
         from: words.from,
         withdrawn: words.withdrawn.clone(),
         words: words.words.clone(),
+        gone: words.gone.clone(),
         is_urgent: words.is_urgent,
     };
     match mesh.hear_far(far).await {

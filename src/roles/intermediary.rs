@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use http::StatusCode;
 use isle_mesh::event::EventKind;
 use isle_mesh::island::Island;
-use isle_mesh::member::{Load, Member};
+use isle_mesh::member::{Load, Member, MemberId};
 use isle_mesh::mesh::{Ended, Mesh};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
@@ -176,15 +176,29 @@ impl Shared {
         answer
     }
 
-    /// It waits until its connections are done: ours are, as far as we are concerned. So are those of this node to itself, or
-    /// it would wait for itself.
-    fn let_go(&self, member: &Member) {
-        self.upstreams.close(&member.http_addresses);
-        if member.far {
-            self.upstreams.close_far(member.id);
+    /// Something has happened to a member. While it stops it waits until its connections are done: ours are, as far as we are
+    /// concerned. So are those of this node to itself, or it would wait for itself.
+    fn take(&self, kind: EventKind, member: &Member) {
+        if matches!(kind, EventKind::Joined | EventKind::Back) {
+            lock(&self.routes).renewed(&member.id, Instant::now());
         }
-        if member.far && member.has_role("bridge") {
-            self.upstreams.close_tunnels();
+        if stops(member) && kind != EventKind::Forgotten {
+            self.upstreams.stops(member);
+            return;
+        }
+        self.upstreams.stays(&member.id);
+        if matches!(kind, EventKind::Down | EventKind::Left) {
+            self.upstreams.close(member);
+        }
+    }
+
+    /// Reads off the table who stops.
+    fn take_all(&self, members: &[Arc<Member>]) {
+        let stopping: BTreeMap<MemberId, &Arc<Member>> =
+            members.iter().filter(|member| stops(member)).map(|member| (member.id, member)).collect();
+        self.upstreams.stays_unless(|id| stopping.contains_key(id));
+        for member in stopping.into_values() {
+            self.upstreams.stops(member);
         }
     }
 
@@ -193,29 +207,20 @@ impl Shared {
         let mut ticks = interval(SWEEP);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let Ok(mut events) = self.mesh.subscribe().await else { return };
+        self.take_all(&events.snapshot);
         loop {
             tokio::select! {
                 event = events.next() => match event {
                     Ok(event) => {
-                        let Some(member) = event.member() else { continue };
-                        if matches!(event.kind, EventKind::Joined | EventKind::Back) {
-                            lock(&self.routes).renewed(&member.id, Instant::now());
-                        }
-                        let stops = matches!(event.kind, EventKind::Draining | EventKind::Down | EventKind::Left);
-                        if stops {
-                            self.let_go(member);
+                        if let Some(member) = event.member() {
+                            self.take(event.kind, member);
                         }
                     }
-                    Err(Ended::Lagged(_)) => {}
+                    Err(Ended::Lagged(_)) => self.take_all(&self.mesh.table().all()),
                     Err(Ended::Left(_)) => return,
                 },
                 _ = ticks.tick() => {
                     let table = self.mesh.table();
-                    let all = table.all();
-                    // Who drains waits for connections that were opened since it said so, too.
-                    for member in all.iter().filter(|it| it.record.draining && !it.standing.is_gone()) {
-                        self.let_go(member);
-                    }
                     self.upstreams.sweep();
                     self.endpoints.sweep(|id| table.get(id).is_some());
                     lock(&self.routes).sweep(|id| table.get(id).is_some());
@@ -223,6 +228,11 @@ impl Shared {
             }
         }
     }
+}
+
+/// Whether it has said that it stops, and is still there.
+fn stops(member: &Member) -> bool {
+    member.record.draining && !member.standing.is_gone()
 }
 
 /// The state behind these locks is whole after every statement, so a panic elsewhere does not spoil it.

@@ -1,9 +1,11 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use isle_mesh::member::Standing;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::*;
+use crate::api::members::tests::member;
 
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
 
@@ -50,6 +52,10 @@ impl Listener {
             }
         });
         this
+    }
+
+    fn member(&self) -> Member {
+        Member { http_addresses: vec![self.at], ..Member::clone(&member(1, "p1", Standing::Alive)) }
     }
 
     fn connections(&self) -> usize {
@@ -237,13 +243,35 @@ async fn what_was_begun_before_a_close_is_not_kept_after_it() {
     let upstreams = Upstreams::default();
     let deadline = Instant::now() + Duration::from_secs(5);
     let reply = upstreams.send(listener.at, &Ask::get("/"), deadline).await.unwrap();
-    upstreams.close(&[listener.at]);
+    upstreams.close(&listener.member());
     let (_, body) = reply.into_parts();
     body.collect().await.unwrap();
     upstreams.fetch(listener.at, &Ask::get("/"), 5, deadline).await.unwrap();
     assert_eq!(listener.connections(), 2, "the one that stops would wait for us");
     upstreams.fetch(listener.at, &Ask::get("/"), 5, deadline).await.unwrap();
     assert_eq!(listener.connections(), 2, "later ones are kept as ever");
+}
+
+#[tokio::test]
+async fn to_who_stops_no_connection_is_kept_whenever_it_was_opened() {
+    let listener = Listener::start(Manner::Answers(usize::MAX)).await;
+    let upstreams = Upstreams::default();
+    let member = listener.member();
+    let reply = upstreams.send(listener.at, &get(), soon()).await.unwrap();
+    upstreams.stops(&member);
+    reply.into_parts().1.collect().await.unwrap();
+    for connections in 2..5 {
+        fetch(&upstreams, &listener).await.unwrap();
+        assert_eq!(listener.connections(), connections, "it waits for each");
+    }
+    upstreams.stays(&member.id);
+    fetch(&upstreams, &listener).await.unwrap();
+    assert_eq!(listener.connections(), 5);
+    while idle(&upstreams) == 0 {
+        tokio::task::yield_now().await;
+    }
+    fetch(&upstreams, &listener).await.unwrap();
+    assert_eq!(listener.connections(), 5);
 }
 
 #[tokio::test]

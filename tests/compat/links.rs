@@ -38,13 +38,20 @@ pub(crate) fn meaning_of_frame(stream: Stream, bytes: &[u8]) -> String {
 /// Words by what they are: their own vectors show their bytes.
 fn text_of(frame: &Frame) -> String {
     match frame {
-        Frame::Changes(Changes { through, withdrawn, words }) => {
-            let gone: Vec<_> = withdrawn.iter().map(MemberId::to_string).collect();
-            format!("Changes through {through}\nwithdrawn: {}\n{}", gone.join(", "), text_of_words(words))
+        Frame::Changes(Changes { through, withdrawn, words, gone }) => {
+            let lost: Vec<_> = withdrawn.iter().map(MemberId::to_string).collect();
+            let (words, gone) = (text_of_words(words), text_of_ages(gone));
+            format!("Changes through {through}\nwithdrawn: {}\n{words}{gone}", lost.join(", "))
         }
-        Frame::Urgent { index, words } => format!("Urgent {index}\n{}", text_of_words(words)),
+        Frame::Urgent { index, words, gone } => {
+            format!("Urgent {index}\n{}{}", text_of_words(words), text_of_ages(gone))
+        }
         frame => format!("{frame:?}"),
     }
+}
+
+fn text_of_ages(gone: &[(MemberId, Duration)]) -> String {
+    gone.iter().map(|(member, age)| format!("\n{member} is gone for {age:?}")).collect()
 }
 
 fn text_of_words(words: &[Bytes]) -> String {
@@ -155,7 +162,9 @@ fn far_records() -> Vector {
 fn link() -> Vec<Vector> {
     let invited = Hello { island_id: Some(7), invite: Some([5; 32]), ..hello() };
     let cursor = Cursor { instance: 0x1112_1314_1516_1718, index: 40, urgent: 44 };
-    let changes = Changes { through: 41, withdrawn: vec![key(3)], words: vec![farewell()] };
+    let changes = Changes { through: 41, withdrawn: vec![key(3)], words: vec![farewell()], gone: Vec::new() };
+    let gone = vec![(key(1), Duration::from_secs(90))];
+    let dated = Changes { gone: gone.clone(), withdrawn: Vec::new(), ..changes.clone() };
     let request = DigestRequest {
         wanted: vec![Wanted { bucket: 1, held: vec![3, 0x2122_2324_2526_2728] }],
         more: false,
@@ -183,12 +192,26 @@ fn link() -> Vec<Vector> {
             &Frame::Changes(changes),
         ),
         says(
+            "frame-changes-dated",
+            "A batch of version 2: one word, of somebody who has been gone for 90 s.",
+            &Frame::Changes(dated),
+        ),
+        says(
             "frame-digest",
             "A summary in two ranges.",
             &Frame::Digest(Digest { index: 41, buckets: vec![0, 0x3132_3334_3536_3738] }),
         ),
         says("frame-digest-request", "Of the second I have these.", &Frame::DigestRequest(request)),
-        says("frame-urgent", "A farewell.", &Frame::Urgent { index: 45, words: vec![farewell()] }),
+        says(
+            "frame-urgent",
+            "A farewell.",
+            &Frame::Urgent { index: 45, words: vec![farewell()], gone: Vec::new() },
+        ),
+        says(
+            "frame-urgent-dated",
+            "In version 2: a farewell of 90 s ago.",
+            &Frame::Urgent { index: 45, words: vec![farewell()], gone },
+        ),
         says(
             "frame-routes",
             "Two islands that are reached, one that is not any more.",

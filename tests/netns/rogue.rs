@@ -176,7 +176,7 @@ impl RogueLink {
     /// Says these on the table's stream, and waits until they are merged.
     pub(crate) async fn say(&mut self, withdrawn: Vec<MemberId>, words: Vec<Bytes>) -> Result<()> {
         self.batches += 1;
-        let changes = Changes { through: self.batches, withdrawn, words };
+        let changes = Changes { through: self.batches, withdrawn, words, gone: Vec::new() };
         self.table.write_all(&encoded(&[Frame::Changes(changes)])).await?;
         let merged = self.acks.wait_for(|acked| *acked >= self.batches);
         timeout(PATIENCE, merged).await.context("a batch is not acknowledged")??;
@@ -194,7 +194,7 @@ impl RogueLink {
     /// Says one past all others.
     pub(crate) async fn say_urgent(&mut self, word: Bytes) -> Result<()> {
         self.urgents += 1;
-        let frame = Frame::Urgent { index: self.urgents, words: vec![word] };
+        let frame = Frame::Urgent { index: self.urgents, words: vec![word], gone: Vec::new() };
         Ok(self.urgent.write_all(&encoded(&[frame])).await?)
     }
 

@@ -52,6 +52,7 @@ pub(super) struct Outlets {
     pub(super) events: broadcast::Sender<Event>,
     pub(super) reaches: watch::Sender<Vec<Reach>>,
     pub(super) ways: watch::Sender<BTreeMap<String, Choice>>,
+    pub(super) left_out: watch::Sender<u64>,
 }
 
 pub(super) struct Hub {
@@ -336,6 +337,10 @@ impl Hub {
         };
         self.lines.set_others(self.junction.islands().filter_map(other).collect());
         let routes = &self.junction;
+        self.outlets.left_out.send_if_modified(|shown| {
+            let before = std::mem::replace(shown, routes.left_out_total());
+            before != *shown
+        });
         self.outlets.ways.send_if_modified(|shown| {
             let is_same = shown.len() == routes.islands().count()
                 && routes.islands().all(|(island, way)| shown.get(island) == Some(way));

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use isle_mesh::member::MemberId;
 use isle_mesh::wire::DATAGRAM_BYTES_MAX;
 
 use super::reader::{Reader, put_blob, put_list, put_text};
@@ -74,6 +75,7 @@ pub(super) fn write(frame: &Frame, out: &mut Vec<u8>) {
             out.extend_from_slice(&changes.through.to_be_bytes());
             put_list(&changes.withdrawn, out, |member, out| out.extend_from_slice(&member.0));
             put_list(&changes.words, out, |word, out| put_blob(word, out));
+            put_ages(&changes.gone, out);
         }
         Frame::Digest(digest) => {
             out.extend_from_slice(&digest.index.to_be_bytes());
@@ -86,9 +88,10 @@ pub(super) fn write(frame: &Frame, out: &mut Vec<u8>) {
                 put_list(&wanted.held, out, |hash, out| out.extend_from_slice(&hash.to_be_bytes()));
             });
         }
-        Frame::Urgent { index, words } => {
+        Frame::Urgent { index, words, gone } => {
             out.extend_from_slice(&index.to_be_bytes());
             put_list(words, out, |word, out| put_blob(word, out));
+            put_ages(gone, out);
         }
         Frame::Routes(routes) => put_list(routes, out, put_route),
         Frame::Goodbye(Goodbye::Leaving) => out.push(1),
@@ -114,7 +117,11 @@ pub(super) fn read(kind: u8, body: &[u8]) -> Result<Frame, FrameError> {
         CHANGES => Frame::Changes(changes(&mut body)?),
         DIGEST => Frame::Digest(digest(&mut body)?),
         DIGEST_REQUEST => Frame::DigestRequest(digest_request(&mut body)?),
-        URGENT => Frame::Urgent { index: body.word64()?, words: urgent_words(&mut body)? },
+        URGENT => Frame::Urgent {
+            index: body.word64()?,
+            words: urgent_words(&mut body)?,
+            gone: ages(&mut body, 1)?,
+        },
         ROUTES => Frame::Routes(body.list(ROUTES_MAX, route)?),
         GOODBYE => Frame::Goodbye(match body.byte()? {
             1 => Goodbye::Leaving,
@@ -167,7 +174,25 @@ fn changes(body: &mut Reader<'_>) -> Result<Changes, FrameError> {
         }
         Ok(word)
     })?;
-    Ok(Changes { through, withdrawn, words })
+    Ok(Changes { through, withdrawn, words, gone: ages(body, BATCH_WORDS_MAX)? })
+}
+
+/// Who has been gone for how long: left out where nobody is, so that nothing tells it from version 1.
+fn put_ages(gone: &[(MemberId, Duration)], out: &mut Vec<u8>) {
+    if !gone.is_empty() {
+        put_list(gone, out, |(member, age), out| {
+            out.extend_from_slice(&member.0);
+            let seconds = u32::try_from(age.as_secs()).unwrap_or(u32::MAX);
+            out.extend_from_slice(&seconds.to_be_bytes());
+        });
+    }
+}
+
+fn ages(body: &mut Reader<'_>, most: usize) -> Result<Vec<(MemberId, Duration)>, FrameError> {
+    if body.is_empty() {
+        return Ok(Vec::new());
+    }
+    body.list(most, |body| Ok((body.member()?, Duration::from_secs(body.word32()?.into()))))
 }
 
 fn urgent_words(body: &mut Reader<'_>) -> Result<Vec<Bytes>, FrameError> {

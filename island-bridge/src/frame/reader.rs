@@ -20,7 +20,12 @@ impl<'a> Reader<'a> {
 
     /// Nothing may follow what was read: two programs never understand different things from one body.
     pub(super) fn finish(&self) -> Result<(), FrameError> {
-        if self.rest.is_empty() { Ok(()) } else { Err(FrameError::Malformed("bytes after the body")) }
+        if self.is_empty() { Ok(()) } else { Err(FrameError::Malformed("bytes after the body")) }
+    }
+
+    /// Whether all has been read.
+    pub(super) fn is_empty(&self) -> bool {
+        self.rest.is_empty()
     }
 
     pub(super) fn take(&mut self, bytes: usize) -> Result<&'a [u8], FrameError> {

@@ -67,11 +67,22 @@ fn routes() -> impl Strategy<Value = Route> {
     prop_oneof![reach, labels().prop_map(Route::Withdrawn)]
 }
 
+fn ages(most: usize) -> impl Strategy<Value = Vec<(MemberId, Duration)>> {
+    let age = any::<u32>().prop_map(|seconds| Duration::from_secs(seconds.into()));
+    proptest::collection::vec((members(), age), 0..=most)
+}
+
 /// Any frame of a link.
 pub(crate) fn frames() -> impl Strategy<Value = Frame> {
-    let changes =
-        (any::<u64>(), proptest::collection::vec(members(), 0..8), proptest::collection::vec(words(), 0..20))
-            .prop_map(|(through, withdrawn, words)| Frame::Changes(Changes { through, withdrawn, words }));
+    let changes = (
+        any::<u64>(),
+        proptest::collection::vec(members(), 0..8),
+        proptest::collection::vec(words(), 0..20),
+        ages(4),
+    )
+        .prop_map(|(through, withdrawn, words, gone)| {
+            Frame::Changes(Changes { through, withdrawn, words, gone })
+        });
     let digests = (any::<u64>(), 0..=BUCKET_BITS_MAX).prop_flat_map(|(index, bits)| {
         proptest::collection::vec(any::<u64>(), 1 << bits)
             .prop_map(move |buckets| Frame::Digest(Digest { index, buckets }))
@@ -91,8 +102,8 @@ pub(crate) fn frames() -> impl Strategy<Value = Frame> {
         changes,
         digests,
         requests().prop_map(Frame::DigestRequest),
-        (any::<u64>(), proptest::collection::vec(words(), 1..=URGENT_WORDS_MAX))
-            .prop_map(|(index, words)| Frame::Urgent { index, words }),
+        (any::<u64>(), proptest::collection::vec(words(), 1..=URGENT_WORDS_MAX), ages(1))
+            .prop_map(|(index, words, gone)| Frame::Urgent { index, words, gone }),
         proptest::collection::vec(routes(), 0..ROUTES_MAX).prop_map(Frame::Routes),
         prop_oneof![Just(Goodbye::Leaving), Just(Goodbye::Unlinked)].prop_map(Frame::Goodbye),
     ]
@@ -266,6 +277,10 @@ fn lists_above_their_limits_are_refused() {
     let too_many = Err(FrameError::Malformed("too many items"));
     let words = raw(18, &[&[0; 8][..], &[0, 0], &count(BATCH_WORDS_MAX + 1)].concat());
     assert_eq!(decoded(Stream::Table, &words), too_many);
+    let ages = raw(18, &[&[0; 8][..], &[0, 0], &[0, 0], &count(BATCH_WORDS_MAX + 1)].concat());
+    assert_eq!(decoded(Stream::Table, &ages), too_many);
+    let ages = raw(32, &[&[0; 8][..], &[0, 1, 0, 1, 7], &[0, 2]].concat());
+    assert_eq!(decoded(Stream::Urgent, &ages), too_many);
     let withdrawn = raw(18, &[&[0; 8][..], &count(WITHDRAWN_MAX + 1)].concat());
     assert_eq!(decoded(Stream::Table, &withdrawn), too_many);
     assert_eq!(decoded(Stream::Urgent, &raw(33, &count(ROUTES_MAX + 1))), too_many);
@@ -282,6 +297,7 @@ fn the_largest_frames_fit_their_streams() {
         through: 1,
         withdrawn: vec![MemberId([1; 32]); WITHDRAWN_MAX],
         words: vec![word; BATCH_WORDS_MAX],
+        gone: vec![(MemberId([1; 32]), Duration::MAX); BATCH_WORDS_MAX],
     };
     let buckets = 1 << BUCKET_BITS_MAX;
     let one_each = |bucket| Wanted { bucket, held: vec![1, 2] };

@@ -2,6 +2,7 @@
 //! then, for ranges that differ, the hashes that the reader holds. So every word that it has stays where it is.
 
 use std::ops::Bound;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use isle_mesh::member::MemberId;
@@ -23,6 +24,8 @@ pub(crate) struct Position {
 #[derive(Debug, Default)]
 pub(crate) struct Answer {
     pub(crate) words: Vec<Bytes>,
+    /// For how long those have been gone that words are about.
+    pub(crate) gone: Vec<(MemberId, Duration)>,
     /// Where the next part begins; `None` when this is the last.
     pub(crate) next: Option<Position>,
 }
@@ -74,7 +77,14 @@ impl Journal {
     }
 
     /// The words that are asked for, of those recorded up to `index`: later ones are read as changes.
-    pub(crate) fn answer(&self, request: &DigestRequest, bits: u8, index: u64, from: Position) -> Answer {
+    pub(crate) fn answer(
+        &self,
+        now: Instant,
+        request: &DigestRequest,
+        bits: u8,
+        index: u64,
+        from: Position,
+    ) -> Answer {
         let mut answer = Answer::default();
         let mut bytes = 0;
         let mut after = from.after;
@@ -87,6 +97,10 @@ impl Journal {
                         return answer;
                     }
                     answer.words.push(entry.bytes.clone());
+                    // The words of one member follow each other.
+                    let is_dated = answer.gone.last().is_some_and(|(member, _)| *member == key.0);
+                    let age = self.gone_for(&key.0, now).filter(|_| !is_dated);
+                    answer.gone.extend(age.map(|age| (key.0, age)));
                 }
                 after = Some(*key);
             }

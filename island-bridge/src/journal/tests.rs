@@ -33,6 +33,23 @@ fn texts(words: &[Bytes]) -> Vec<&str> {
 }
 
 #[test]
+fn whoever_is_back_is_not_gone() {
+    let mut journal = Journal::new(7, 10);
+    let now = Instant::now();
+    let mut tell = |what, text: &'static str, gone: Option<Instant>| {
+        let (member, bytes) = (member(1), Bytes::from(text));
+        journal.tell(News::Said { member, what, bytes, is_urgent: true, from: None, gone }).unwrap();
+        journal.gone_for(&member, now + Duration::from_secs(9))
+    };
+    let nine = Some(Duration::from_secs(9));
+    assert_eq!(tell(outward::What::Own, "record", None), None);
+    assert_eq!(tell(outward::What::Down, "votes", Some(now)), nine);
+    assert_eq!(tell(outward::What::Refuted, "pulse", None), None);
+    assert_eq!(tell(outward::What::Own, "farewell", Some(now)), nine);
+    assert_eq!(tell(outward::What::Own, "record of the next life", None), None);
+}
+
+#[test]
 fn a_slow_reader_reads_only_the_newest_word() {
     let mut journal = journal([own(1, "a1"), own(2, "b1"), own(1, "a2"), own(1, "a3")]);
     let batch = journal.batch(0, |_| false);
@@ -60,7 +77,7 @@ fn the_same_word_is_no_change() {
 fn urgent_words_are_read_apart() {
     let journal = journal([own(1, "a1"), about(2, What::Own, "farewell"), own(3, "c1")]);
     assert_eq!(texts(&journal.batch(0, |_| false).words), ["a1", "c1"]);
-    assert_eq!(journal.urgent_after(0).map(|(entry, _)| &entry.bytes[..]), Some(&b"farewell"[..]));
+    assert_eq!(journal.urgent_after(0).map(|(_, entry, _)| &entry.bytes[..]), Some(&b"farewell"[..]));
     assert!(journal.urgent_after(2).is_none());
 }
 
@@ -154,7 +171,7 @@ fn synchronise(writer: &Journal, reader: &Journal) -> Vec<Bytes> {
         from = next;
         let mut position = Some(Position::default());
         while let Some(at) = position {
-            let answer = writer.answer(&request, bits, digest.index, at);
+            let answer = writer.answer(Instant::now(), &request, bits, digest.index, at);
             words.extend(answer.words);
             position = answer.next;
         }

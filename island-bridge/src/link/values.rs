@@ -22,6 +22,8 @@ pub struct Words {
     pub withdrawn: Vec<MemberId>,
     /// Whole datagrams. Nothing is known of them yet.
     pub words: Vec<Bytes>,
+    /// For how long members that these are about have been gone, as far as the other side says so.
+    pub gone: Vec<(MemberId, Duration)>,
     /// They went past the others.
     pub is_urgent: bool,
     pub(super) merged: oneshot::Sender<()>,

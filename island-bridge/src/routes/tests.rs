@@ -231,7 +231,62 @@ fn a_link_speaks_of_at_most_256_islands() {
     table.link_routes(now, bridge(1), many(0).collect());
     table.link_routes(now, bridge(1), many(300).collect());
     assert_eq!(table.links[&bridge(1)].heard.len(), ISLANDS_MAX);
-    assert_eq!(table.islands().count(), ISLANDS_MAX + 1);
+    assert_eq!(table.islands().count(), ISLANDS_MAX - 1);
+    assert!(table.best("c").is_some() && table.best("b").is_some());
+    // What others are told has room where they keep it.
+    let told = table.poll_link(now, bridge(2));
+    assert_eq!(told.len(), ISLANDS_MAX - 1, "ours, and all others but theirs");
+}
+
+/// "a" tells "b" of islands behind "c", and of more behind "d" than may be.
+#[test]
+fn made_up_islands_behind_one_link_keep_out_none_behind_others() {
+    for made_up in ["0", "z"] {
+        let (mut table, mut now) = two_links();
+        table.link_up(now, bridge(3), "d".into(), ms(1));
+        let many = |link: &str, name: &str, count: usize| -> Vec<Route> {
+            let path = |number| format!("{link} {name}{number}");
+            (0..count).map(|number| Route::Reach(reach(&path(number), 1))).collect()
+        };
+        table.link_routes(now, bridge(3), many("d", made_up, ISLANDS_MAX));
+        assert_eq!(table.islands().filter(|(island, _)| island.starts_with(made_up)).count(), 253);
+        said(&mut table, now, 1);
+        table.poll_own(now);
+        // Later than those, of a link and of another bridge.
+        table.link_routes(now, bridge(2), many("c", "y", 60));
+        let siblings = many("e", "x", 60).into_iter().filter_map(Route::into_reach).collect();
+        table.bridge_routes(now, bridge(4), siblings);
+        let honest = |names: &mut dyn Iterator<Item = String>| {
+            let (mut by_link, mut by_bridge, mut others) = (0, 0, 0);
+            for name in names {
+                match name.split_whitespace().last() {
+                    Some(name) if name.starts_with('y') => by_link += 1,
+                    Some(name) if name.starts_with('x') => by_bridge += 1,
+                    _ => others += 1,
+                }
+            }
+            (by_link, by_bridge, others)
+        };
+        assert_eq!(honest(&mut table.islands().map(|(island, _)| island.to_owned())), (60, 60, 135));
+        now += ms(60);
+        let told = said(&mut table, now, 1);
+        let (gone, new): (Vec<_>, Vec<_>) = told.into_iter().partition(|route| route.starts_with("no "));
+        assert_eq!((gone.len(), honest(&mut new.into_iter())), (120, (60, 60, 0)));
+        let own = table.poll_own(now).unwrap();
+        assert_eq!(honest(&mut own.iter().map(|reach| reach.path.islands().join(" "))).0, 60);
+        assert_eq!(table.left_out_total(), 3 + 120);
+        // Nothing takes turns.
+        events(&mut table);
+        for _ in 0..3 {
+            now += ms(1000);
+            table.handle_timeout(now);
+            table.link_routes(now, bridge(3), many("d", made_up, ISLANDS_MAX));
+            table.link_routes(now, bridge(2), many("c", "y", 60));
+            assert_eq!(said(&mut table, now, 1), [""; 0]);
+        }
+        let down = events(&mut table).into_iter().filter(|event| matches!(event, Event::IslandDown(_)));
+        assert_eq!(down.count(), 120);
+    }
 }
 
 /// Something that happens to a bridge of island "a" with links to "b", "c" and "d".

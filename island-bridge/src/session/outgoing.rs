@@ -16,6 +16,9 @@ const ADVANCE_INTERVAL: Duration = Duration::from_secs(1);
 /// What is dropped crosses once more.
 const HEARD_MAX: usize = 4096;
 
+/// From this version of the protocol on it is said for how long members have been gone.
+const AGES_SINCE: u8 = 2;
+
 #[derive(Debug)]
 pub(super) struct Outgoing {
     stage: Stage,
@@ -32,6 +35,8 @@ pub(super) struct Outgoing {
     advance_due: bool,
     /// All urgent changes up to here were sent or need not be.
     urgent: u64,
+    /// Whether it understands for how long members have been gone.
+    tells_ages: bool,
     known: Known,
 }
 
@@ -66,8 +71,14 @@ impl Outgoing {
             advance_at: None,
             advance_due: false,
             urgent: 0,
+            tells_ages: false,
             known: Known { peer, since: 0, heard: Heard::default() },
         }
+    }
+
+    /// This version of the protocol is spoken.
+    pub(super) fn speaks(&mut self, protocol: u8) {
+        self.tells_ages = protocol >= AGES_SINCE;
     }
 
     /// The other side has this word.
@@ -121,7 +132,7 @@ impl Outgoing {
             return None;
         }
         let changes = match &mut self.stage {
-            Stage::Answering { .. } => self.answer(journal),
+            Stage::Answering { .. } => self.answer(now, journal),
             Stage::Streaming => self.next_batch(now, journal)?,
             _ => return None,
         };
@@ -130,11 +141,11 @@ impl Outgoing {
     }
 
     /// The next urgent word.
-    pub(super) fn poll_urgent(&mut self, journal: &Journal) -> Option<Frame> {
+    pub(super) fn poll_urgent(&mut self, now: Instant, journal: &Journal) -> Option<Frame> {
         if matches!(self.stage, Stage::Opening | Stage::Opened(_)) {
             return None;
         }
-        while let Some((entry, judged)) = journal.urgent_after(self.urgent) {
+        while let Some((member, entry, judged)) = journal.urgent_after(self.urgent) {
             self.urgent = entry.index;
             if self.known.contains(entry) {
                 continue;
@@ -145,7 +156,9 @@ impl Outgoing {
                 words.push(judged.bytes.clone());
             }
             words.push(entry.bytes.clone());
-            return Some(Frame::Urgent { index: entry.index, words });
+            let gone = journal.gone_for(member, now).filter(|_| self.tells_ages);
+            let gone = gone.map(|age| (*member, age)).into_iter().collect();
+            return Some(Frame::Urgent { index: entry.index, words, gone });
         }
         None
     }
@@ -186,13 +199,14 @@ impl Outgoing {
         Stage::Streaming
     }
 
-    fn answer(&mut self, journal: &Journal) -> Changes {
+    fn answer(&mut self, now: Instant, journal: &Journal) -> Changes {
         let Stage::Answering { bits, index, request, at } = &mut self.stage else {
             return Changes::default();
         };
         let (bits, index) = (*bits, *index);
-        let answer = journal.answer(request, bits, index, *at);
-        let mut changes = Changes { through: 0, withdrawn: Vec::new(), words: answer.words };
+        let answer = journal.answer(now, request, bits, index, *at);
+        let gone = if self.tells_ages { answer.gone } else { Vec::new() };
+        let mut changes = Changes { through: 0, withdrawn: Vec::new(), words: answer.words, gone };
         if let Some(next) = answer.next {
             *at = next;
             return changes;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use isle_mesh::outward::News;
 use proptest::prelude::*;
 
 use super::*;
@@ -206,7 +207,7 @@ fn a_verdict_does_not_overtake_the_word_it_is_judged_by() {
     pair.said.clear();
     pair.transmit();
     let words = vec![word(2, 1, false), word(9, 9, true)];
-    assert_eq!(pair.said, [(0, Frame::Urgent { index: 3, words })]);
+    assert_eq!(pair.said, [(0, Frame::Urgent { index: 3, words, gone: vec![] })]);
     pair.sides[1].is_stuck = false;
     pair.sides[1].session.merged(Stream::Table);
     pair.run_for(ms(2000));
@@ -237,7 +238,34 @@ fn a_verdict_takes_along_the_word_it_is_judged_by_to_whoever_told_us_that_in_ano
     pair.said.clear();
     pair.transmit();
     let words = vec![word(2, 1, false), word(9, 9, true)];
-    assert_eq!(pair.said, [(0, Frame::Urgent { index: 2, words })]);
+    assert_eq!(pair.said, [(0, Frame::Urgent { index: 2, words, gone: vec![] })]);
+}
+
+#[test]
+fn for_how_long_somebody_has_been_gone_is_told_to_whoever_understands_that() {
+    for (protocol, is_told) in [((1, 2), true), ((1, 1), false)] {
+        let mut pair = Pair::of(settings("north", 2), Settings { protocol, ..settings("south", 1) });
+        let left = |pair: &mut Pair, number: u16, ago: u64| {
+            let gone = pair.now.checked_sub(Duration::from_secs(ago));
+            let (member, bytes) = (member(number), word(number, 1, true));
+            let (what, from) = (isle_mesh::outward::What::Own, None);
+            let news = News::Said { member, what, bytes, is_urgent: true, from, gone };
+            pair.sides[0].journal.tell(news).unwrap();
+        };
+        // Before there is a link, and while there is: learned of late, and when it happened.
+        left(&mut pair, 5, 90);
+        pair.run_for(ms(500));
+        left(&mut pair, 6, 60);
+        left(&mut pair, 7, 0);
+        pair.run_for(ms(100));
+        assert_eq!(pair.sides[1].table.len(), 3);
+        let ages = pair.sides[1].events.iter().filter_map(|event| match event {
+            Event::Words { gone, .. } => Some(gone.iter().map(|(member, age)| (*member, age.as_secs()))),
+            _ => None,
+        });
+        let expected = if is_told { vec![(member(5), 90), (member(6), 60)] } else { Vec::new() };
+        assert_eq!(ages.flatten().collect::<Vec<_>>(), expected);
+    }
 }
 
 #[test]
@@ -438,7 +466,7 @@ fn breaking_the_protocol_ends_the_link() {
     let digest = || Frame::Digest(Digest { index: 5, buckets: vec![3] });
     let cursor = || Frame::Cursor(Cursor::default());
     let hello = || Frame::Hello(up().0.session.hello(&Journal::new(1, 1)));
-    let urgent = |index| Frame::Urgent { index, words: vec![word(1, 1, true)] };
+    let urgent = |index| Frame::Urgent { index, words: vec![word(1, 1, true)], gone: vec![] };
     for (frames, breach) in [
         (vec![hello()], Breach::SecondHello),
         (vec![Frame::Ack { through: 1 }], Breach::OutOfTurn("an acknowledgement")),

@@ -79,6 +79,8 @@ pub enum Event {
         withdrawn: Vec<MemberId>,
         /// Datagrams. Nothing is known of them yet.
         words: Vec<Bytes>,
+        /// For how long members that these are about have been gone, as far as the other side says so.
+        gone: Vec<(MemberId, Duration)>,
     },
     /// Which islands can be reached through the other side; what is not named stays as it was.
     Routes(Vec<Route>),

@@ -4,10 +4,10 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use island_bridge::bridge::{EndReason, State};
+use island_bridge::bridge::{Config, EndReason, State};
 use island_bridge::frame::Goodbye;
 use island_bridge::routes::Choice;
-use island_bridge::session::DownReason;
+use island_bridge::session::{DownReason, PROTOCOL};
 
 mod hostile;
 mod node;
@@ -174,6 +174,22 @@ async fn a_link_comes_back_when_the_other_side_has_restarted() {
     north.sees_up(2).await;
     south.hears(1).await;
     assert!(south.has(1));
+}
+
+#[tokio::test]
+async fn for_how_long_somebody_has_been_gone_crosses_a_link() {
+    for protocol in [PROTOCOL, (1, 1)] {
+        let (north, old) = (Node::start(1, config("north", &[])), config("south", &[1]));
+        let south = Node::start(2, Config { protocol, ..old });
+        let (minute, hour) = (Duration::from_secs(60), Duration::from_secs(3600));
+        north.says_farewell(1, minute);
+        north.bridge.link(target(2, south.addr())).await;
+        south.hears(1).await;
+        north.says_farewell(2, hour);
+        south.hears(2).await;
+        let ages: Vec<u64> = south.ages().into_iter().map(|(_, age)| age / 60).collect();
+        assert_eq!(ages, if protocol == PROTOCOL { vec![1, 60] } else { vec![] });
+    }
 }
 
 #[tokio::test]

@@ -14,6 +14,7 @@ use island_bridge::journal::{Change, What};
 use island_bridge::routes::Choice;
 use island_bridge::tunnel::{Dialled, Open};
 use isle_mesh::member::MemberId;
+use isle_mesh::outward::{self, News};
 use isle_mesh::wire::MeshTag;
 use tokio::sync::{broadcast, watch};
 use tokio::task::JoinHandle;
@@ -38,6 +39,8 @@ pub(crate) struct Node {
 #[derive(Clone)]
 struct Table {
     words: Arc<Mutex<BTreeSet<Bytes>>>,
+    /// For how long members had been gone, as the other sides said.
+    gone: Arc<Mutex<Vec<(MemberId, Duration)>>>,
     count: Arc<watch::Sender<usize>>,
 }
 
@@ -76,7 +79,8 @@ pub(crate) fn word(number: u32) -> Bytes {
 impl Node {
     pub(crate) fn start(seed: u8, config: Config) -> Self {
         let (bridge, mut feeds, running) = bridge::start(config, &key(seed), MESH).unwrap();
-        let table = Table { words: Arc::default(), count: Arc::new(watch::Sender::new(0)) };
+        let count = Arc::new(watch::Sender::new(0));
+        let table = Table { words: Arc::default(), gone: Arc::default(), count };
         let task = tokio::spawn(async { running.await.unwrap() });
         let (journal, learned) = (bridge.journal().clone(), table.clone());
         let work = Arc::new(tokio::sync::Mutex::new(()));
@@ -84,6 +88,7 @@ impl Node {
         let program = tokio::spawn(async move {
             while let Some(words) = feeds.words.recv().await {
                 let _working = may_work.lock().await;
+                learned.gone.lock().unwrap().extend(words.gone.iter().copied());
                 for word in &words.words {
                     if learned.learn(word) {
                         journal.record(change(word, words.is_urgent), Some(words.from)).unwrap();
@@ -109,6 +114,22 @@ impl Node {
         let word = word(number);
         assert!(self.table.learn(&word));
         self.bridge.journal().record(change(&word, is_urgent), None).unwrap();
+    }
+
+    /// Somebody of its own island has left so long ago.
+    pub(crate) fn says_farewell(&self, number: u32, ago: Duration) {
+        let bytes = word(number);
+        assert!(self.table.learn(&bytes));
+        let (member, what) = (change(&bytes, true).member, outward::What::Own);
+        let gone = std::time::Instant::now().checked_sub(ago);
+        let news = News::Said { member, what, bytes, is_urgent: true, from: None, gone };
+        self.bridge.journal().tell(news).unwrap();
+    }
+
+    /// What it was told for how long members have been gone, in whole seconds.
+    pub(crate) fn ages(&self) -> Vec<(MemberId, u64)> {
+        let gone = self.table.gone.lock().unwrap();
+        gone.iter().map(|(member, age)| (*member, age.as_secs())).collect()
     }
 
     /// It drops a member whom others still have, as an island that could not be reached for a day.

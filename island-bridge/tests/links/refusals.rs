@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use island_bridge::bridge::{Admitting, Invites, Refused, State, Target};
 use island_bridge::frame::Refusal;
+use island_bridge::session::PROTOCOL;
 use isle_mesh::member::MemberId;
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -73,7 +74,7 @@ async fn an_unknown_key_is_refused_and_both_sides_know() {
 #[tokio::test]
 async fn versions_and_names_that_do_not_fit_are_refused_on_both_sides() {
     let mut newer = config("south", &[1]);
-    newer.protocol = (2, 3);
+    newer.protocol = (PROTOCOL.1 + 1, PROTOCOL.1 + 2);
     for (south, reason) in [(newer, Refusal::Version), (config("north", &[1]), Refusal::SameName)] {
         let log = Log::default();
         let _guard = log.start();

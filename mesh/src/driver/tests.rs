@@ -214,7 +214,7 @@ async fn what_a_bridge_hears_of_another_island_reaches_every_node_of_its_own() {
     words.extend(until_told(&told, far_bridge.id(), What::Own).await);
     let hear = |words: Vec<Bytes>, is_urgent| {
         let from = far_bridge.id();
-        bridge.hear_far(FarWords { from, withdrawn: Vec::new(), words, is_urgent })
+        bridge.hear_far(FarWords { from, withdrawn: Vec::new(), words, gone: Vec::new(), is_urgent })
     };
     // Many, so that they are verified elsewhere; one is not true.
     let mut mangled = words[0].to_vec();
@@ -337,7 +337,7 @@ async fn answers_during_merge(members: usize) -> [u32; 2] {
     let from = Identity::for_test(9).id();
     let began = Instant::now();
     // As one batch, larger than a link brings: nothing else holds it up.
-    let heard = FarWords { from, withdrawn: Vec::new(), words, is_urgent: false };
+    let heard = FarWords { from, withdrawn: Vec::new(), words, gone: Vec::new(), is_urgent: false };
     bridge.hear_far(heard).await.unwrap();
     let merged = began.elapsed();
     let far = |mesh: &Mesh| mesh.table().all().iter().filter(|listed| listed.far).count();

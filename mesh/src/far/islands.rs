@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::routes::RouteWords;
+use super::shares::Bringer;
 use crate::event::EventKind;
+use crate::island::room::{Offer, left_out};
 use crate::island::{ISLANDS_MAX, Island, Way};
 use crate::member::MemberId;
 use crate::path::Path;
@@ -27,22 +29,47 @@ const CHEAPER: (u32, u32) = (6, 5);
 #[derive(Debug, Default)]
 pub(super) struct Islands {
     known: BTreeMap<String, State>,
+    /// Those that there was no room for when ways were last chosen.
+    left_out: BTreeSet<String>,
+    /// How many there have been.
+    left_out_total: u64,
+    /// Who has brought a member of one more and was refused, since anything changed here: so are others of the same bridge,
+    /// whatever they are called. A flood of them costs no more than one look at all islands.
+    full_for: BTreeSet<Bringer>,
     changed: bool,
+}
+
+/// What has come of choosing anew.
+#[derive(Debug, Default)]
+pub(super) struct Chosen {
+    /// What has happened to islands.
+    pub(super) told: Vec<(EventKind, Arc<Island>)>,
+    /// Those that are known no more: there was no room.
+    pub(super) displaced: Vec<Arc<Island>>,
 }
 
 #[derive(Debug)]
 struct State {
     chosen: Option<(MemberId, Path)>,
+    /// Who brought it, and by which way: as it was last reached, else as its first member was brought.
+    brought: (Bringer, Vec<String>),
     /// Without a way since a moment ago: given up then.
     doubted_until: Option<Instant>,
     view: Arc<Island>,
 }
 
 impl State {
-    fn new(name: String, now: Instant) -> Self {
+    fn new(name: String, now: Instant, from: Bringer) -> Self {
         let load = IslandLoad::default();
         let view = Arc::new(Island { name, reachable: false, since: now, load, ways: Vec::new() });
-        Self { chosen: None, doubted_until: None, view }
+        Self { chosen: None, brought: (from, Vec::new()), doubted_until: None, view }
+    }
+
+    /// Who brings it: as these ways say, or as it was brought if there are none.
+    fn offers<'a>(&'a self, ways: &'a [Way]) -> impl Iterator<Item = Offer<'a, Bringer>> {
+        let (by, path) = &self.brought;
+        let brought = Offer { by: *by, path, island: &self.view.name };
+        offers(ways).chain(ways.is_empty().then_some(brought))
     }
 
     /// Takes the ways there are now, and says whether that is the first one or the last one was lost.
@@ -61,6 +88,9 @@ impl State {
             ways[..=kept].rotate_right(1);
         }
         self.chosen = ways.first().map(|way| (way.bridge, way.reach.path.clone()));
+        if let Some((bridge, path)) = &self.chosen {
+            self.brought = (Some(*bridge), path.islands().to_vec());
+        }
         let was = self.view.reachable;
         match (was, ways.is_empty()) {
             (_, false) => self.doubted_until = None,
@@ -87,6 +117,10 @@ impl State {
     }
 }
 
+fn offers(ways: &[Way]) -> impl Iterator<Item = Offer<'_, Bringer>> {
+    ways.iter().map(|way| Offer::of(Some(way.bridge), &way.reach.path))
+}
+
 impl Islands {
     pub(super) fn view(&self, name: &str) -> Option<&Arc<Island>> {
         self.known.get(name).map(|state| &state.view)
@@ -103,28 +137,89 @@ impl Islands {
         })
     }
 
-    /// Makes an island known. Where there are too many, one goes that cannot be reached and has no members, as `is_empty`
-    /// says.
+    /// How often an island that a way leads to was left out, because there was no room for it.
+    pub(super) fn left_out_total(&self) -> u64 {
+        self.left_out_total
+    }
+
+    /// Whether ways are to be chosen anew: there was no room for all, and now there is for one more.
+    pub(super) fn has_room_again(&self) -> bool {
+        !self.left_out.is_empty() && self.known.len() < ISLANDS_MAX
+    }
+
+    /// Makes an island known that `from` has brought a member of. Where there are too many, others make room: as for
+    /// [`choose`](Self::choose). Gives those.
     ///
     /// # Errors
-    /// `Full`.
+    /// `Full`: it would have to make room itself.
     pub(super) fn admit(
         &mut self,
         now: Instant,
         name: &str,
+        from: Bringer,
         is_empty: impl Fn(&str) -> bool,
-    ) -> Result<(), Refused> {
+    ) -> Result<Vec<Arc<Island>>, Refused> {
         if self.known.contains_key(name) {
-            return Ok(());
+            return Ok(Vec::new());
         }
-        if self.known.len() >= ISLANDS_MAX {
-            let useless = |(name, state): &(&String, &State)| !state.view.reachable && is_empty(name);
-            let gone = self.known.iter().find(useless).map(|(name, _)| name.clone()).ok_or(Refused::Full)?;
-            self.known.remove(&gone);
+        // The first: a way leads there, and whoever says so brings too many.
+        let is_refused = self.left_out.contains(name) || self.full_for.contains(&from);
+        if is_refused && self.known.len() >= ISLANDS_MAX {
+            return Err(Refused::Full);
         }
-        self.known.insert(name.to_owned(), State::new(name.to_owned(), now));
+        let displaced = self.make_room(name, from, is_empty)?;
+        self.left_out_total += displaced.len() as u64;
+        self.known.insert(name.to_owned(), State::new(name.to_owned(), now, from));
         self.changed = true;
-        Ok(())
+        self.full_for.clear();
+        Ok(displaced)
+    }
+
+    fn make_room(
+        &mut self,
+        name: &str,
+        from: Bringer,
+        is_empty: impl Fn(&str) -> bool,
+    ) -> Result<Vec<Arc<Island>>, Refused> {
+        self.drop_useless(1, is_empty);
+        if self.known.len() < ISLANDS_MAX {
+            return Ok(Vec::new());
+        }
+        let new = [Offer { by: from, path: &[], island: name }];
+        let known = self.known.values().flat_map(|state| state.offers(&state.view.ways));
+        let left = self.without_room(known.chain(new).collect());
+        if left.contains(name) {
+            self.full_for.insert(from);
+            return Err(Refused::Full);
+        }
+        Ok(self.displace(&left))
+    }
+
+    /// A known island has no members any more, so there may be room.
+    pub(super) fn is_emptied(&mut self) {
+        self.full_for.clear();
+    }
+
+    /// If there is no room for so many more: drops those that cannot be reached and have no members, as `is_empty` says.
+    fn drop_useless(&mut self, more: usize, is_empty: impl Fn(&str) -> bool) {
+        let count = self.known.len();
+        if count + more > ISLANDS_MAX {
+            self.known.retain(|name, state| state.view.reachable || !is_empty(name));
+            self.changed |= self.known.len() != count;
+        }
+    }
+
+    /// Which of those that are offered there is no room for.
+    fn without_room(&self, offers: Vec<Offer<'_, Bringer>>) -> BTreeSet<String> {
+        let left = left_out(offers, ISLANDS_MAX, |island| self.known.contains_key(island));
+        left.into_iter().map(str::to_owned).collect()
+    }
+
+    /// Takes those out, and gives them as they were.
+    fn displace(&mut self, left: &BTreeSet<String>) -> Vec<Arc<Island>> {
+        let gone: Vec<_> = left.iter().filter_map(|name| self.known.remove(name)).collect();
+        self.changed |= !gone.is_empty();
+        gone.into_iter().map(|state| state.view).collect()
     }
 
     /// Drops islands that no way leads to and that nobody counts itself to: their last member has taken another name, or is
@@ -146,10 +241,12 @@ impl Islands {
     pub(super) fn remove(&mut self, name: &str) -> bool {
         let removed = self.known.remove(name).is_some();
         self.changed |= removed;
+        self.full_for.clear();
         removed
     }
 
-    /// Chooses anew, by the ROUTES words of these bridges. Gives the islands that can be reached now and could not before.
+    /// Chooses anew, by the ROUTES words of these bridges. Where there are too many islands those go that cannot be reached
+    /// and have no members, as `is_empty` says; then whoever has brought most makes room.
     pub(super) fn choose(
         &mut self,
         now: Instant,
@@ -157,7 +254,7 @@ impl Islands {
         bridges: &[MemberId],
         routes: &RouteWords,
         is_empty: impl Fn(&str) -> bool,
-    ) -> Vec<(EventKind, Arc<Island>)> {
+    ) -> Chosen {
         let mut ways: BTreeMap<&str, Vec<Way>> = BTreeMap::new();
         for bridge in bridges {
             for reach in routes.reaches(bridge).filter(|reach| !reach.path.contains(own)) {
@@ -165,9 +262,24 @@ impl Islands {
                 ways.entry(reach.path.destination()).or_default().push(way);
             }
         }
-        for name in ways.keys() {
-            // Without room for it an island stays unknown.
-            let _ = self.admit(now, name, &is_empty);
+        self.full_for.clear();
+        let is_new = |name: &&&str| !self.known.contains_key(**name);
+        self.drop_useless(ways.keys().filter(is_new).count(), |name| {
+            is_empty(name) && !ways.contains_key(name)
+        });
+        let without_way = self.known.iter().filter(|(name, _)| !ways.contains_key(name.as_str()));
+        let offered = ways.values().flat_map(|ways| offers(ways));
+        let offered = offered.chain(without_way.flat_map(|(_, state)| state.offers(&[])));
+        let left = self.without_room(offered.collect());
+        let displaced = self.displace(&left);
+        ways.retain(|name, _| !left.contains(*name));
+        self.note_left_out(left);
+        for (name, ways) in &ways {
+            if let Some(first) = ways.first().filter(|_| !self.known.contains_key(*name)) {
+                self.known
+                    .insert((*name).to_owned(), State::new((*name).to_owned(), now, Some(first.bridge)));
+                self.changed = true;
+            }
         }
         let mut told = Vec::new();
         for (name, state) in &mut self.known {
@@ -176,7 +288,12 @@ impl Islands {
             self.changed |= !Arc::ptr_eq(&before, &state.view);
             told.extend(kind.map(|kind| (kind, state.view.clone())));
         }
-        told
+        Chosen { told, displaced }
+    }
+
+    fn note_left_out(&mut self, left: BTreeSet<String>) {
+        self.left_out_total += left.difference(&self.left_out).count() as u64;
+        self.left_out = left;
     }
 
     /// Islands whose last way has been gone for long enough.

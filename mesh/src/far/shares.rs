@@ -61,9 +61,10 @@ impl Shares {
         self.places.insert(id, (Share { bringer, island: island.to_owned() }, order));
     }
 
-    pub(super) fn remove(&mut self, id: &MemberId) {
-        let Some((share, order)) = self.places.swap_remove(id) else { return };
-        let Some(brought) = self.brought.get_mut(&share.bringer) else { return };
+    /// Gives the share that this member was in.
+    pub(super) fn remove(&mut self, id: &MemberId) -> Option<Share> {
+        let (share, order) = self.places.swap_remove(id)?;
+        let Some(brought) = self.brought.get_mut(&share.bringer) else { return Some(share) };
         brought.count -= 1;
         if let Some(ids) = brought.islands.get_mut(&share.island) {
             ids.remove(&(order, *id));
@@ -74,6 +75,12 @@ impl Shares {
         if brought.count == 0 {
             self.brought.remove(&share.bringer);
         }
+        Some(share)
+    }
+
+    /// Whether nobody of this island is known.
+    pub(super) fn is_empty(&self, island: &str) -> bool {
+        !self.brought.values().any(|brought| brought.islands.contains_key(island))
     }
 
     pub(super) fn is_in(&self, id: &MemberId, share: &Share) -> bool {

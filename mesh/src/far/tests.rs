@@ -14,7 +14,7 @@ use crate::member::{Epoch, LeaveReason, Seq};
 use crate::path::Path;
 use crate::reach::{IslandLoad, Reach};
 use crate::verify::Scheme;
-use crate::wire::{Beacon, Down, Farewell, MeshTag, Routes, Suspect};
+use crate::wire::{Beacon, Down, Farewell, MeshTag, Routes, Suspect, routes};
 
 fn tag() -> MeshTag {
     MeshTag::of("isle")
@@ -145,13 +145,14 @@ impl Rig {
         (events, whats)
     }
 
-    /// The bridge says that it reaches this, all in one word.
+    /// The bridge says that it reaches this, in one word if that suffices.
     fn route(&mut self, bridge: u64, reaches: &[Reach]) {
-        self.said += 1;
-        let routes = Routes { part: 0, parts: 1, reaches: reaches.to_vec() };
-        let bytes =
-            Identity::for_test(bridge).sign_word(tag(), &Message::Routes(routes.clone()), Seq(self.said));
-        self.far.routes.take(id(bridge), Stamp::new(1, self.said), bytes, &routes).unwrap();
+        for routes in routes::in_parts(reaches.to_vec()) {
+            self.said += 1;
+            let bytes =
+                Identity::for_test(bridge).sign_word(tag(), &Message::Routes(routes.clone()), Seq(self.said));
+            self.far.routes.take(id(bridge), Stamp::new(1, self.said), bytes, &routes).unwrap();
+        }
     }
 
     fn choose(&mut self, bridges: &[u64]) {
@@ -616,6 +617,101 @@ fn there_are_no_more_islands_than_256() {
     rig.far.withdraw(&id(1000), &id(2));
     assert_eq!(rig.hear(&announce(1, 1, "one-more", &[])), Ok(()));
     assert_eq!(rig.far.take_islands().unwrap().len(), ISLANDS_MAX);
+}
+
+/// The islands of which a name begins so.
+fn known(rig: &Rig, name: &str) -> usize {
+    (0..400).filter(|number| rig.far.islands.view(&format!("{name}{number}")).is_some()).count()
+}
+
+#[test]
+#[ignore = "a measurement: cargo test -p isle-mesh --lib what_an_island_too_many_takes -- --ignored --nocapture"]
+fn what_an_island_too_many_takes() {
+    let mut rig = Rig::new();
+    let ways =
+        (0..ISLANDS_MAX).map(|number| reach(&format!("h b c d e f g a{number}"), 10)).collect::<Vec<_>>();
+    rig.route(90, &ways);
+    rig.choose(&[90]);
+    flood(&mut rig, 66, 1000..1300, 300);
+    let words: Vec<FarWord> =
+        (2000..7000).map(|author| announce(author, 1, &format!("i{author}"), &[])).collect();
+    let began = Instant::now();
+    for word in &words {
+        assert_eq!(rig.bring(66, word), Err(Refused::Full));
+    }
+    println!("{:?} a member of one more", began.elapsed() / 5000);
+    let began = Instant::now();
+    for _ in 0..100 {
+        rig.choose(&[90]);
+    }
+    println!("{:?} to choose among {}", began.elapsed() / 100, ISLANDS_MAX + ISLANDS_MAX / 2);
+}
+
+#[test]
+fn made_up_islands_that_one_bridge_brings_members_of_make_room_for_those_that_others_bring() {
+    let mut rig = Rig::new();
+    let refused = flood(&mut rig, 66, 1000..1300, 300);
+    assert_eq!(refused, 300 - ISLANDS_MAX);
+    for author in 1..=20 {
+        assert_eq!(rig.bring(71, &announce(author, 1, &format!("real-{author}"), &[])), Ok(()));
+    }
+    assert_eq!(flood(&mut rig, 66, 1000..1300, 300), 300 - ISLANDS_MAX + 20, "it tries again");
+    assert_eq!((known(&rig, "real-"), known(&rig, "made-up-")), (20, ISLANDS_MAX - 20));
+    assert_eq!((listed(&rig, 1..21), listed(&rig, 1000..1300)), (20, ISLANDS_MAX - 20));
+    let displaced = rig.outs().into_iter().filter(|out| matches!(out, Out::Displaced(_)));
+    assert_eq!((displaced.count(), rig.far.islands_left_out()), (20, 20));
+    assert_eq!(rig.far.take_islands().unwrap().len(), ISLANDS_MAX);
+}
+
+#[test]
+fn made_up_islands_that_one_link_leads_to_make_room_for_those_that_others_lead_to() {
+    let mut rig = Rig::new();
+    let ways = |before: &str, name: &str, count: usize| -> Vec<Reach> {
+        (0..count).map(|number| reach(&format!("{before} {name}{number}"), 10)).collect()
+    };
+    rig.route(90, &ways("liar", "a", 300));
+    rig.choose(&[90]);
+    assert_eq!((known(&rig, "a"), rig.far.islands_left_out()), (ISLANDS_MAX, 44));
+    for number in 0..300 {
+        let _ = rig.hear(&announce(1000 + number, 1, &format!("a{number}"), &[]));
+    }
+    assert_eq!(listed(&rig, 1000..1300), ISLANDS_MAX);
+    rig.outs();
+    // Of the same bridge over another link, and of another bridge.
+    rig.route(90, &[ways("liar", "a", 300), ways("honest", "b", 20)].concat());
+    rig.route(91, &ways("other", "c", 20));
+    rig.choose(&[90, 91]);
+    assert_eq!((known(&rig, "a"), known(&rig, "b"), known(&rig, "c")), (ISLANDS_MAX - 40, 20, 20));
+    let outs = rig.outs();
+    let count = |is: fn(&Out) -> bool| outs.iter().filter(|out| is(out)).count();
+    assert_eq!(count(|out| matches!(out, Out::Island(EventKind::IslandUp, _))), 40);
+    assert_eq!(count(|out| matches!(out, Out::Island(EventKind::IslandDown, _))), 40);
+    assert_eq!(count(|out| matches!(out, Out::Displaced(_))), 40);
+    assert_eq!((listed(&rig, 1000..1300), rig.far.islands_left_out()), (ISLANDS_MAX - 40, 44 + 40));
+    // Nothing takes turns, and who cannot be reached for a while keeps its place.
+    rig.choose(&[90]);
+    rig.pass(Duration::from_secs(60));
+    for author in 1..=20 {
+        assert_eq!(rig.bring(72, &announce(author, 1, &format!("c{}", author - 1), &[])), Ok(()));
+    }
+    for number in 0..300 {
+        let _ = rig.hear(&announce(1000 + number, 1, &format!("a{number}"), &[]));
+    }
+    rig.choose(&[90]);
+    assert_eq!((known(&rig, "b"), known(&rig, "c"), listed(&rig, 1..21)), (20, 20, 20));
+    assert_eq!(known(&rig, "a"), ISLANDS_MAX - 40);
+    rig.outs();
+    rig.choose(&[90, 91]);
+    let again = rig.told().0;
+    assert_eq!(again, vec![EventKind::IslandUp; 20]);
+    // As soon as there is room it is taken.
+    assert!(!rig.far.has_room_for_islands());
+    rig.choose(&[90]);
+    rig.pass(Duration::from_millis(200));
+    rig.pass(Duration::from_secs(24 * 3600));
+    assert!(rig.far.has_room_for_islands());
+    rig.choose(&[90]);
+    assert_eq!((known(&rig, "a"), known(&rig, "c")), (ISLANDS_MAX - 20, 0));
 }
 
 #[test]

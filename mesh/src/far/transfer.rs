@@ -3,7 +3,6 @@
 //!
 //! Source: NETWORK.md, "Far records".
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -48,11 +47,8 @@ impl FarBody {
     fn verified(self, verify: impl FnOnce(Vec<Bytes>) -> Vec<FarWord>) -> FarTransfer {
         let Self { i: instance, t: through, w: Few(words), g: Few(gone) } = self;
         let mut words = verify(words.into_iter().map(|word| word.0).collect());
-        let ages: BTreeMap<MemberId, Duration> =
-            gone.into_iter().map(|gone| (MemberId(gone.i.0), Duration::from_secs(gone.a.into()))).collect();
-        for word in &mut words {
-            word.gone = word.subject().and_then(|id| ages.get(&id).copied());
-        }
+        let ages = gone.into_iter().map(|gone| (MemberId(gone.i.0), Duration::from_secs(gone.a.into())));
+        FarWord::date(&mut words, ages);
         FarTransfer { instance, through, words }
     }
 }

@@ -1,5 +1,6 @@
 //! Words that bridges carry, verified where that does not hold up the driver.
 
+use std::collections::BTreeMap;
 use std::num::NonZero;
 use std::thread;
 use std::time::Duration;
@@ -52,6 +53,14 @@ impl FarWord {
                 _ => None,
             },
             _ => Some(self.word.header.author),
+        }
+    }
+
+    /// Notes of each word for how long its member has been gone, if that is said here.
+    pub(crate) fn date(words: &mut [Self], gone: impl IntoIterator<Item = (MemberId, Duration)>) {
+        let ages: BTreeMap<MemberId, Duration> = gone.into_iter().collect();
+        for word in words {
+            word.gone = word.subject().and_then(|id| ages.get(&id).copied());
         }
     }
 

@@ -213,6 +213,7 @@ impl Membership {
     /// What has come of words of other islands; `from`: the bridge that brought them.
     fn settle_far(&mut self, now: Instant, from: Option<MemberId>) {
         self.abroad.far.settle(now);
+        self.counters.islands_left_out = self.abroad.far.islands_left_out();
         let mut lost = false;
         while let Some(out) = self.abroad.far.poll() {
             lost |= matches!(
@@ -231,7 +232,7 @@ impl Membership {
                     self.events.push_back(Event { number: self.event_number, kind, subject });
                 }
                 Out::Said { member, what, bytes, is_urgent } => {
-                    self.news(News::Said { member, what, bytes, is_urgent, from });
+                    self.news(News::Said { member, what, bytes, is_urgent, from, gone: None });
                 }
                 Out::Withdrawn(id) => self.news(News::Withdrawn(id)),
                 Out::Displaced(id) => {
@@ -471,6 +472,9 @@ impl Membership {
         if self.has_abroad() || !self.abroad.far.routes.is_empty() {
             self.abroad.far.forget_due(now);
             self.settle_far(now, None);
+            if self.abroad.far.has_room_for_islands() {
+                self.reconsider_ways(now);
+            }
         }
     }
 

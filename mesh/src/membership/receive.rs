@@ -278,9 +278,7 @@ impl Membership {
                 peer.heard = peer.heard.max(Some(at));
             }
             self.life_sign(now, id, word.header.stamp, direct, at);
-            if direct {
-                self.is_heard_at_home(now, id);
-            }
+            self.has_spoken_at_home(now, id);
         }
         self.note_known(&id);
         Ok(())

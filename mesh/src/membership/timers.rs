@@ -66,8 +66,6 @@ pub(super) enum Timer {
     CatchUp,
     /// Say this urgent word of another island to ours, unless somebody has.
     SayFar(MemberId),
-    /// Tell other islands that this member of ours lives, by a pulse that those who accuse it there do not know.
-    RefuteFar(MemberId),
     /// Ask this bridge what it knows of other islands.
     PullFar(MemberId),
     /// Other bridges hear that we have learned something of other islands.
@@ -115,7 +113,6 @@ impl Timer {
             Self::Forget => "forget",
             Self::CatchUp => "catch-up",
             Self::SayFar(_) => "say-far",
-            Self::RefuteFar(_) => "refute-far",
             Self::PullFar(_) => "pull-far",
             Self::TellBridges => "tell-bridges",
             Self::RoutesCopy(_) => "routes-copy",

@@ -182,4 +182,6 @@ pub struct Counters {
     pub far_refused: u64,
     /// Members of other islands dropped to make room for those of whom less had been brought.
     pub far_displaced: u64,
+    /// Times that there was no room for another island that was known, or that a way leads to: who brings it brings most.
+    pub islands_left_out: u64,
 }

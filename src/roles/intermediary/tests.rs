@@ -248,6 +248,29 @@ async fn a_figure_is_whole_and_says_where_it_came_from() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_to_a_member_are_not_kept_from_when_it_drains_until_it_is_gone() {
+    let mut island = Island::new();
+    let server = island.server(Manner::Honest, &[builtin("giraffe")]).await;
+    let intermediary = island.intermediary(PATIENCE).await;
+    let shared = intermediary.shared.clone();
+    let at = shared.mesh.table().get(&server.mesh.id()).unwrap().http_addresses[0].into();
+    let becomes = async |kept: bool| {
+        while shared.upstreams.keeps(&at) != kept {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    assert!(shared.upstreams.keeps(&at));
+    server.mesh.drain().await;
+    timeout(PATIENCE, becomes(false)).await.expect("an event tells it");
+    // Whoever has missed events reads the table.
+    shared.upstreams.stays(&server.mesh.id());
+    shared.take_all(&shared.mesh.table().all());
+    assert!(!shared.upstreams.keeps(&at));
+    server.mesh.leave(isle_mesh::member::LeaveReason::Stopped).await;
+    timeout(PATIENCE, becomes(true)).await.expect("whoever comes there next is another");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_one_holder_does_the_other_serves() {
     for manner in [
         Manner::Lies,

@@ -192,7 +192,7 @@ impl Archipelago {
                         bridge.junction.up(now, peer, greeting.island, round_trip);
                     }
                 }
-                Event::Words { stream, withdrawn, words } => {
+                Event::Words { stream, withdrawn, words, .. } => {
                     self.hand_over((link, end), stream, withdrawn, words)
                 }
                 Event::Routes(routes) => bridge.junction.heard_routes(now, peer, routes),

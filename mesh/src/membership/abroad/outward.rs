@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::super::{Membership, Timer};
+use super::super::Membership;
 use crate::event::EventKind;
 use crate::far::{FarWord, quorum};
 use crate::member::{MemberId, Stamp};
@@ -14,12 +14,12 @@ use crate::wire::Message;
 
 /// Others are told of the same member this often at most that it lives.
 const REFUTE_EVERY: Duration = Duration::from_secs(1);
-/// An accused member has answered after this, or it is looked once more whether it has been heard.
-const REFUTE_AGAIN: Duration = Duration::from_millis(100);
-/// For so long.
+/// A pulse of an accused member is waited for for so long.
 const REFUTE_WAIT: Duration = Duration::from_secs(5);
 /// It is asked so often, further apart each time: over a second.
 const REFUTE_ASKS: u8 = 5;
+/// An accused member has answered after this, or is asked again.
+const REFUTE_ASK_AGAIN: Duration = Duration::from_millis(100);
 /// Members remembered for that.
 const REFUTED_MAX: usize = 256;
 
@@ -51,7 +51,17 @@ impl Membership {
 
     /// The next thing that other islands are to be told. Nothing, unless [`tell_outward`](Self::tell_outward) was called.
     pub fn poll_news(&mut self) -> Option<News> {
-        self.abroad.news.pop_front()
+        let mut news = self.abroad.news.pop_front()?;
+        if let News::Said { member, gone, .. } = &mut news {
+            // Only now: whoever told us may have said that it is gone for longer than we know it.
+            *gone = self.gone_since(member);
+        }
+        Some(news)
+    }
+
+    fn gone_since(&self, id: &MemberId) -> Option<Instant> {
+        let home = self.table.get(id).and_then(|entry| entry.gone);
+        if self.is_home(id) { home } else { self.abroad.far.gone_since(id).or(home) }
     }
 
     pub(super) fn news(&mut self, news: News) {
@@ -61,7 +71,7 @@ impl Membership {
     }
 
     fn say_outward(&mut self, member: MemberId, what: What, bytes: Bytes, is_urgent: bool) {
-        self.news(News::Said { member, what, bytes, is_urgent, from: None });
+        self.news(News::Said { member, what, bytes, is_urgent, from: None, gone: None });
     }
 
     /// Our own record or farewell.
@@ -181,42 +191,30 @@ impl Membership {
             if newest.is_none_or(|newest| newest <= beyond) {
                 self.send_to_each(&[id], &heard.word.bytes);
             }
-            self.ask(now, id, REFUTE_ASKS, REFUTE_AGAIN);
-            self.timers.arm(now + REFUTE_AGAIN, Timer::RefuteFar(id));
+            self.ask(now, id, REFUTE_ASKS, REFUTE_ASK_AGAIN);
+            if let Some(peer) = self.peers.get_mut(&id) {
+                // None of its pulses waits for its signature to be checked: each may be the one that is waited for.
+                peer.eager_until = peer.eager_until.max(Some(now + REFUTE_WAIT));
+            }
         }
     }
 
-    /// A member of our own island has been heard: others may wait for that.
-    pub(in crate::membership) fn is_heard_at_home(&mut self, now: Instant, id: MemberId) {
-        if self.abroad.refuted.get(&id).is_some_and(|refuted| !refuted.is_over(now)) {
-            self.say_pulse_outward(now, id);
-        }
-    }
-
-    /// The answer of the accused may have come.
-    pub(in crate::membership) fn refute_abroad_again(&mut self, now: Instant, id: MemberId) {
-        self.settle_raw(now, id);
-        let over = self.abroad.refuted.get(&id).is_none_or(|refuted| refuted.is_over(now));
-        if !over && !self.is_known_gone(&id) && !self.say_pulse_outward(now, id) {
-            self.timers.arm(now + REFUTE_AGAIN, Timer::RefuteFar(id));
-        }
-    }
-
-    /// Whether we have heard this member since it was accused elsewhere, and a pulse that those do not know, or there is
-    /// nothing to be said.
-    fn say_pulse_outward(&mut self, now: Instant, id: MemberId) -> bool {
-        let Some(refuted) = self.abroad.refuted.get_mut(&id) else { return true };
-        let Some(beyond) = refuted.beyond else { return true };
+    /// There is a newer word of a member of our own island: others may wait for that. It is said if it is a pulse that those
+    /// do not know, and we have heard that member since it was accused elsewhere.
+    pub(in crate::membership) fn has_spoken_at_home(&mut self, now: Instant, id: MemberId) {
+        let Some(refuted) = self.abroad.refuted.get_mut(&id).filter(|refuted| !refuted.is_over(now)) else {
+            return;
+        };
         let heard = self.peers.get(&id).and_then(|peer| peer.heard);
-        if heard.is_none_or(|heard| heard < refuted.at) {
-            return false;
-        }
         let pulse = self.table.get(&id).and_then(|entry| entry.pulse.as_ref());
-        let Some(pulse) = pulse.filter(|pulse| pulse.stamp > beyond) else { return false };
-        *refuted = Refuted { at: now, beyond: None };
-        let bytes = pulse.bytes.clone();
-        self.say_outward(id, What::Refuted, bytes, true);
-        true
+        if let (Some(beyond), Some(heard), Some(pulse)) = (refuted.beyond, heard, pulse)
+            && heard >= refuted.at
+            && pulse.stamp > beyond
+        {
+            *refuted = Refuted { at: now, beyond: None };
+            let bytes = pulse.bytes.clone();
+            self.say_outward(id, What::Refuted, bytes, true);
+        }
     }
 
     /// A member of our own island is listed no more because its time is over.

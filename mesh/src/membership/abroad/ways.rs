@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::super::{Destination, Membership, Timer};
 use super::BRIDGE;
+use crate::island::room::{Offer, left_out};
 use crate::island::{ISLANDS_MAX, WAYS_MAX};
 use crate::member::{Epoch, MemberId, Stamp};
 use crate::reach::Reach;
@@ -30,7 +31,8 @@ pub(super) struct SaidRoutes {
 
 impl Membership {
     /// Says what the links of this node reach, if that has changed: to everyone, at once and again. Of the ways to an
-    /// island the first [`WAYS_MAX`] count: which of more are worth telling is for whoever knows the links to choose.
+    /// island the first [`WAYS_MAX`] count: which of more are worth telling is for whoever knows the links to choose. Of more
+    /// than [`ISLANDS_MAX`] islands those are left out that lie behind the same as most of them do.
     pub fn say_reaches(&mut self, now: Instant, reaches: Vec<Reach>) {
         let mut ways: BTreeMap<String, Vec<Reach>> = BTreeMap::new();
         for reach in reaches.into_iter().filter(|reach| !reach.path.contains(&self.record.island)) {
@@ -39,8 +41,13 @@ impl Membership {
                 ways.push(reach);
             }
         }
-        while ways.len() > ISLANDS_MAX {
-            ways.pop_last();
+        let said = self.abroad.said.as_ref().map(|said| &said.reaches);
+        let is_said = |island: &str| said.is_some_and(|said| said.contains_key(island));
+        let offers = ways.values().flatten().map(|reach| Offer::of((), &reach.path)).collect();
+        let left = left_out(offers, ISLANDS_MAX, is_said);
+        let left: Vec<String> = left.into_iter().map(str::to_owned).collect();
+        for island in left {
+            ways.remove(&island);
         }
         let is_same = match &self.abroad.said {
             Some(said) => said.reaches == ways,

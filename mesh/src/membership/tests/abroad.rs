@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::far::FarWord;
+use crate::island::ISLANDS_MAX;
 use crate::member::{Load, Record, Seq};
 use crate::outward::What;
 use crate::path::Path;
@@ -292,6 +293,39 @@ fn a_bridge_says_the_ways_that_it_was_given_and_two_to_an_island_at_most() {
 }
 
 #[test]
+fn islands_that_are_made_up_behind_one_link_keep_out_none_that_others_lead_to() {
+    let mut north = island("north", Instant::now(), 200);
+    let second = north.add(on("north", 3, &["bridge"]), Identity::for_test(250));
+    north.run_for(SECOND);
+    let now = north.now;
+    let ways = |before: &str, name: &str, count: usize| -> Vec<Reach> {
+        (0..count).map(|number| reach(&format!("{before} {name}{number}"), 10)).collect()
+    };
+    north.nodes[BRIDGE].say_reaches(now, [ways("liar", "a", 300), ways("honest", "z", 30)].concat());
+    north.nodes[second].say_reaches(now, ways("other", "y", 30));
+    north.settle();
+    north.run_for(SECOND);
+    for at in 0..north.nodes.len() {
+        let known = north.nodes[at].take_islands().unwrap();
+        let count = |name| known.values().filter(|it| it.name.starts_with(name) && it.reachable).count();
+        assert_eq!((count('z'), count('y'), known.len()), (30, 30, ISLANDS_MAX), "at {at}");
+    }
+    assert_eq!(north.nodes[0].counters().islands_left_out, 30, "of what the first bridge says");
+    // Members of islands that are made up, and that no way leads to: they make room among themselves.
+    let made_up: Vec<Bytes> = (1000..1300).map(|number| announce(number, 1, &format!("b{number}"))).collect();
+    hear_from(&mut north, BRIDGE, 666, &made_up, false);
+    let honest: Vec<Bytes> = (0..30).map(|number| announce(300 + number, 1, &format!("z{number}"))).collect();
+    hear_from(&mut north, BRIDGE, 900, &honest, false);
+    north.run_for(5 * SECOND);
+    for at in 0..north.nodes.len() {
+        let seen = (300..330).filter(|number| {
+            far_member(&north, at, Identity::for_test(*number).id()).is_some_and(|member| member.reachable)
+        });
+        assert_eq!(seen.count(), 30, "at {at}");
+    }
+}
+
+#[test]
 fn another_bridge_takes_over_and_urgent_words_are_said_once() {
     let mut islands = Islands::new();
     let second = islands.north.add(on("north", 3, &["bridge"]), Identity::for_test(250));
@@ -479,7 +513,7 @@ fn farewell(number: u64, seq: u64) -> Bytes {
 /// What this bridge tells of a member, and from which link it has it.
 fn told_of(wire: &mut Wire, id: MemberId) -> Vec<(Bytes, bool, Option<MemberId>)> {
     let of = |news: News| match news {
-        News::Said { member, what: What::Own, bytes, is_urgent, from } if member == id => {
+        News::Said { member, what: What::Own, bytes, is_urgent, from, .. } if member == id => {
             Some((bytes, is_urgent, from))
         }
         _ => None,
@@ -702,6 +736,64 @@ fn watchers_that_lie_elsewhere_are_refuted_by_the_member_itself() {
         islands.run_for(2 * SECOND);
     }
     assert_eq!(islands.south.standing(1, 0), Some(Standing::Alive));
+}
+
+#[test]
+fn a_member_of_a_large_island_that_nobody_can_ask_is_said_to_live_as_soon_as_it_is_heard() {
+    let mut islands = Islands::new();
+    for number in 3..40 {
+        islands.south.add(on("south", number, &["pieces"]), Identity::for_test(300 + number as u64));
+    }
+    islands.run_for(12 * SECOND);
+    let bridge = islands.south.nodes[BRIDGE].id();
+    let far = &islands.north.nodes[BRIDGE].abroad.far;
+    // Those whose pulses the bridge hears only as all do: it lets them wait.
+    let quiet: Vec<(usize, Stamp, Vec<u64>)> = (3..40)
+        .filter_map(|at| {
+            let (stamp, record) = far.record(&islands.south.nodes[at].id())?;
+            let watches = |key: &u64| record.watchers.contains(&Identity::for_test(*key).id());
+            let voters: Vec<u64> = (300..340).filter(watches).take(3).collect();
+            (!record.watchers.contains(&bridge)).then_some((at, stamp, voters))
+        })
+        .take(8)
+        .collect();
+    assert_eq!(quiet.len(), 8);
+    for (at, stamp, voters) in quiet {
+        let id = islands.south.nodes[at].id();
+        islands.south.unheard.insert((BRIDGE, at));
+        let newest = islands.south.nodes[at].seq.0;
+        let down = votes_about(300 + at as u64, stamp.seq.0, newest, &voters).unwrap();
+        hear_far(&mut islands.north, BRIDGE, &[down], true);
+        assert_eq!(far_standing(&islands.north, BRIDGE, id), Some(Standing::Down));
+        islands.run_for(300 * MS);
+        assert_eq!(islands.seen(at), [Some(Standing::Alive); 2], "{at}");
+        islands.south.unheard.clear();
+    }
+}
+
+#[test]
+fn who_is_heard_of_over_a_new_link_after_it_has_gone_is_listed_for_the_rest_of_ten_minutes() {
+    let mut north = island("north", Instant::now(), 200);
+    north.run_for(2 * SECOND);
+    let id = Identity::for_test(300).id();
+    let farewell = Message::Farewell(crate::wire::Farewell { reason: LeaveReason::Stopped });
+    let farewell = Identity::for_test(300).sign_word(MeshTag::of("test"), &farewell, Seq(9));
+    let mut words: Vec<FarWord> =
+        [announce(300, 5, "south"), farewell.clone()].into_iter().filter_map(verified).collect();
+    FarWord::date(&mut words, [(id, 420 * SECOND)]);
+    let (now, link) = (north.now, Identity::for_test(900).id());
+    north.nodes[BRIDGE].hear_far(now, link, &[], &words, false);
+    north.settle();
+    // Other links hear that, too.
+    let told = north.news[BRIDGE].iter().find_map(|news| match news {
+        News::Said { bytes, gone, .. } if *bytes == farewell => Some(*gone),
+        _ => None,
+    });
+    assert_eq!(told, Some(Some(now - 420 * SECOND)));
+    north.run_for(175 * SECOND);
+    assert_eq!(far_standing(&north, BRIDGE, id), Some(Standing::Left));
+    north.run_for(10 * SECOND);
+    assert_eq!(far_standing(&north, BRIDGE, id), None);
 }
 
 #[test]
