@@ -41,6 +41,8 @@ const FEW: usize = 16;
 const RECORD_WAIT: Duration = Duration::from_millis(300);
 /// In a crowd, where no copies of it come.
 const RECORD_WAIT_IN_CROWD: Duration = Duration::from_millis(100);
+/// Of a thousand that start at once, fifty miss each record: one in a hundred thousand of those loses five answers in a row.
+const RECORD_ASKS_MAX: u8 = 10;
 /// A HELLO with this attempt is meant for whoever receives it, whatever the lots say.
 pub(super) const FOR_YOU: u8 = u8::MAX;
 
@@ -201,7 +203,7 @@ impl Membership {
         let asked = self.wanted.remove(&id).unwrap_or_default();
         let beacon = self.table.get(&id).and_then(|entry| entry.pulse.as_ref()).map(|said| said.value);
         let lacking = beacon.is_some_and(|beacon| self.lacks_record(&id, &beacon));
-        if asked < ASKS_MAX && lacking && !self.leaving {
+        if asked < RECORD_ASKS_MAX && lacking && !self.leaving {
             let ours = self.record_said.as_ref().filter(|_| asked > 0).map(|(_, bytes)| bytes.clone());
             if let (Some(record), Some(at)) = (ours, self.unicast_address(&id)) {
                 self.send_to(at, record);
