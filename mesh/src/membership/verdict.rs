@@ -127,7 +127,7 @@ impl Membership {
         self.consider_at(ready + EFFECT_AFTER, id);
     }
 
-    /// The accused is asked once more before the votes count. In a storm by those who speak for it and by few others: it hears
+    /// The accused is asked once more before the votes count. In a storm by those it names as watchers and by few others: it hears
     /// the votes and answers them to all.
     fn ask_before_verdict(&mut self, now: Instant, id: MemberId) {
         if !self.is_storm(now) {
