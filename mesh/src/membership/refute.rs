@@ -20,8 +20,10 @@ const PROOF_WAIT: Duration = Duration::from_millis(50);
 const PROOF_FRESH: Duration = Duration::from_millis(1500);
 /// Islands of fewer members have so few watchers that everybody proves.
 const PROVERS: usize = 16;
-/// One proof, hint or farewell for each member in this.
+/// One proof or hint for each member in this.
 const ONCE_IN: Duration = Duration::from_secs(1);
+/// One answer to each who asks, about each: whoever asks again lost it.
+const ANSWER_ONCE_IN: Duration = Duration::from_millis(200);
 /// Members remembered for that.
 const REMEMBERED_MAX: usize = 256;
 /// After a refused connection its watchers ask at once and again after these.
@@ -40,9 +42,9 @@ pub(super) struct Spoken {
     renewals: BTreeMap<MemberId, Instant>,
 }
 
-/// Whether it is time again for `what`, and remembers that it was.
-fn once<K: Ord>(when: &mut BTreeMap<K, Instant>, now: Instant, what: K) -> bool {
-    let lately = |at: &Instant| now.saturating_duration_since(*at) < ONCE_IN;
+/// Whether it is time again for `what`, which may be in every `within`, and remembers that it was.
+fn once<K: Ord>(when: &mut BTreeMap<K, Instant>, now: Instant, what: K, within: Duration) -> bool {
+    let lately = |at: &Instant| now.saturating_duration_since(*at) < within;
     if when.get(&what).is_some_and(lately) {
         return false;
     }
@@ -64,7 +66,8 @@ impl Membership {
         let small = self.table.len() < PROVERS;
         let ours = self.peers.get(&id).filter(|peer| small || peer.watching.is_some());
         let heard = ours.is_some_and(|peer| peer.was_heard_within(now, PROOF_FRESH));
-        if heard && !self.spoken.pending.contains_key(&id) && once(&mut self.spoken.proofs, now, id) {
+        if heard && !self.spoken.pending.contains_key(&id) && once(&mut self.spoken.proofs, now, id, ONCE_IN)
+        {
             self.spoken.pending.insert(id, now);
             let wait = self.up_to(PROOF_WAIT);
             self.timers.arm(now + wait, Timer::Prove(id));
@@ -120,7 +123,9 @@ impl Membership {
 
     /// A connection to it was refused or reset: we and its watchers ask it at once. Nobody is given up for that alone.
     pub fn refused_connection(&mut self, now: Instant, id: MemberId) {
-        if self.table.get(&id).is_none() || self.is_known_gone(&id) || !once(&mut self.spoken.hints, now, id)
+        if self.table.get(&id).is_none()
+            || self.is_known_gone(&id)
+            || !once(&mut self.spoken.hints, now, id, ONCE_IN)
         {
             return;
         }
@@ -143,7 +148,7 @@ impl Membership {
     }
 
     fn probe_soon(&mut self, now: Instant, id: MemberId) {
-        if once(&mut self.spoken.probes, now, id) {
+        if once(&mut self.spoken.probes, now, id, ONCE_IN) {
             for after in PROBES {
                 self.timers.arm(now + after, Timer::Probe(id, now));
             }
@@ -176,9 +181,9 @@ impl Membership {
         }
     }
 
-    /// A word about a member, for somebody who asks about it and has missed that: once in a second.
+    /// A word about a member, for somebody who asks about it and has missed that, now and then.
     pub(super) fn answer_with(&mut self, now: Instant, to: MemberId, about: MemberId, bytes: bytes::Bytes) {
-        if once(&mut self.spoken.answers, now, (to, about))
+        if once(&mut self.spoken.answers, now, (to, about), ANSWER_ONCE_IN)
             && let Some(at) = self.unicast_address(&to)
         {
             self.send_to(at, bytes);
@@ -193,6 +198,6 @@ impl Spoken {
 
     /// Whether it is time to say again that `id` is down.
     pub(super) fn may_renew(&mut self, now: Instant, id: MemberId) -> bool {
-        once(&mut self.renewals, now, id)
+        once(&mut self.renewals, now, id, ONCE_IN)
     }
 }
