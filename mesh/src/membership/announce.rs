@@ -16,9 +16,6 @@ use crate::wire::{Beacon, Message};
 const NEWS: [Duration; 2] = [Duration::from_millis(25), Duration::from_millis(150)];
 /// The same for words that others wait for: draining, farewell.
 pub(super) const URGENT: [Duration; 2] = [Duration::from_millis(15), Duration::from_millis(40)];
-/// Besides, of a record that does not say draining: what made it change, as another address, may have kept the first copies
-/// from others.
-const LATER: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(2)];
 /// The record is repeated this often, for whoever missed all copies.
 const REFRESH: Duration = Duration::from_secs(30);
 /// Up to so many members a newcomer makes everybody say a beacon: as many as beacon every 200 ms anyway.
@@ -96,9 +93,6 @@ impl Membership {
         self.tell_for_the_deaf(&bytes);
         if !self.record.draining {
             self.remind_in_crowd(now, bytes.clone());
-            for after in LATER {
-                self.timers.arm(now + after, Timer::Copy(bytes.clone()));
-            }
         }
         self.say_thrice(now, bytes, copies);
         self.timers.disarm(|timer| *timer == Timer::Refresh);

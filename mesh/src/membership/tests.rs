@@ -454,6 +454,26 @@ fn in_a_crowd_a_record_is_said_once_and_beacons_follow_it() {
 }
 
 #[test]
+fn a_beacon_is_said_to_all_before_it_is_said_to_watchers() {
+    let mut wire = Wire::of(3);
+    wire.run_for(2 * SECOND);
+    let node = &mut wire.nodes[0];
+    let mut both = 0;
+    for tick in 1..10 {
+        node.handle_timeout(wire.now + tick * 100 * MS);
+        let said: Vec<Transmit> = std::iter::from_fn(|| node.poll_transmit()).collect();
+        let mut beacons = said.iter().filter(|said| said.bytes[3] == kind::BEACON).peekable();
+        while let Some(first) = beacons.next() {
+            let copies: Vec<_> =
+                std::iter::from_fn(|| beacons.next_if(|next| next.bytes == first.bytes)).collect();
+            assert!(!copies.iter().any(|copy| is_for_all(copy.to)), "{copies:?}");
+            both += usize::from(is_for_all(first.to) && !copies.is_empty());
+        }
+    }
+    assert!(both > 1, "{both}");
+}
+
+#[test]
 fn pings_end_when_they_are_answered() {
     let mut wire = Wire::of(4);
     wire.run_for(5 * SECOND);

@@ -183,10 +183,12 @@ impl Membership {
             return;
         }
         let bytes = self.signed_beacon(now);
-        self.send_to_each(&watchers, &bytes);
         if due {
-            self.broadcast(now, bytes, false);
+            // First: by the copy that comes first it is known where we are. What is said to one alone goes where that one was
+            // heard, so two who once heard each other by another path would keep to that.
+            self.broadcast(now, bytes.clone(), false);
         }
+        self.send_to_each(&watchers, &bytes);
     }
 
     /// A beacon to everyone; `news`: worth every path.
