@@ -405,8 +405,7 @@ impl Far {
     }
 
     fn members_of(&self, island: &str) -> Vec<MemberId> {
-        let is_of = |id: &MemberId| self.record(id).is_some_and(|(_, record)| record.island == island);
-        self.members.keys().filter(|id| is_of(id)).copied().collect()
+        self.members_of_all(std::iter::once(island)).remove(island).unwrap_or_default()
     }
 }
 

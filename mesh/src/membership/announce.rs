@@ -92,7 +92,7 @@ impl Membership {
         let copies = if self.record.draining { URGENT } else { NEWS };
         self.tell_for_the_deaf(&bytes);
         if !self.record.draining {
-            self.remind_in_crowd(now, bytes.clone());
+            self.remind_soon(now, bytes.clone(), 1);
         }
         self.say_thrice(now, bytes, copies);
         self.timers.disarm(|timer| *timer == Timer::Refresh);

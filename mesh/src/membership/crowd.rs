@@ -64,7 +64,7 @@ impl Surge {
     /// It happened once more.
     pub(super) fn note(&mut self, now: Instant) {
         self.lately.note(now);
-        if self.lately.count(now) >= SURGE_MIN {
+        if self.is_swelling(now) {
             self.until = Some(now + PASSED);
         }
     }
@@ -73,9 +73,9 @@ impl Surge {
         self.was_on_within(now, Duration::ZERO)
     }
 
-    /// Whether it has not happened often in the current second.
-    pub(super) fn is_over(&self, now: Instant) -> bool {
-        self.lately.count(now) < SURGE_MIN
+    /// Whether it has happened often in the current second.
+    pub(super) fn is_swelling(&self, now: Instant) -> bool {
+        self.lately.count(now) >= SURGE_MIN
     }
 
     /// Whether it is, or was until then.
@@ -145,10 +145,10 @@ impl Membership {
         self.crowd.is_one(now) || self.do_many_fall(now)
     }
 
-    /// This record of ours was said: beacons are to follow it where there is a crowd.
-    pub(super) fn remind_in_crowd(&mut self, now: Instant, record: Bytes) {
+    /// This record of ours was said: beacons are to follow it where there is a crowd. `turn`: which of them is the next.
+    pub(super) fn remind_soon(&mut self, now: Instant, record: Bytes, turn: u8) {
         let apart = self.reminders_apart(now);
-        self.timers.arm(now + apart, Timer::Remind(record, 1));
+        self.timers.arm(now + apart, Timer::Remind(record, turn));
     }
 
     fn reminders_apart(&self, now: Instant) -> Duration {
@@ -167,8 +167,7 @@ impl Membership {
         self.broadcast(now, beacon, false);
         let most = if self.crowd.is_one(now) { REMINDERS } else { REMINDERS_IN_STORM };
         if turn < most {
-            let apart = self.reminders_apart(now);
-            self.timers.arm(now + apart, Timer::Remind(record, turn + 1));
+            self.remind_soon(now, record, turn + 1);
         }
     }
 }

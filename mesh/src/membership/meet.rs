@@ -133,13 +133,18 @@ impl Membership {
         }
         stranger.asked = Some(asked + 1);
         let at = stranger.at;
-        if let Some((_, record)) = self.record_said.clone().filter(|_| asked > 0 && in_crowd) {
+        self.ask_for_record_at(at, &id, asked > 0 && in_crowd);
+        self.timers.arm(now + ASKS_APART, Timer::AskStranger(id));
+    }
+
+    /// Asks who is there for its record, and gives it ours before: it gives its own to those alone whom it knows.
+    fn ask_for_record_at(&mut self, at: SocketAddr, id: &MemberId, gives_ours: bool) {
+        if let Some((_, record)) = self.record_said.clone().filter(|_| gives_ours) {
             self.send_to(at, record);
         }
         let nonce = self.rng.random();
-        let bytes = self.ping(&id, nonce, true);
+        let bytes = self.ping(id, nonce, true);
         self.send_to(at, bytes);
-        self.timers.arm(now + ASKS_APART, Timer::AskStranger(id));
     }
 
     /// Its record has come.
@@ -204,12 +209,9 @@ impl Membership {
         let beacon = self.table.get(&id).and_then(|entry| entry.pulse.as_ref()).map(|said| said.value);
         let lacking = beacon.is_some_and(|beacon| self.lacks_record(&id, &beacon));
         if asked < RECORD_ASKS_MAX && lacking && !self.leaving {
-            let ours = self.record_said.as_ref().filter(|_| asked > 0).map(|(_, bytes)| bytes.clone());
-            if let (Some(record), Some(at)) = (ours, self.unicast_address(&id)) {
-                self.send_to(at, record);
+            if let Some(at) = self.unicast_address(&id) {
+                self.ask_for_record_at(at, &id, asked > 0);
             }
-            let nonce = self.rng.random();
-            self.say_ping(&id, nonce, true);
             self.wanted.insert(id, asked + 1);
             self.timers.arm(now + ASKS_APART, Timer::WantRecord(id));
         }

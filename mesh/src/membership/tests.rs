@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::*;
 use crate::event::EventKind;
 use crate::far::read_transfer;
-use crate::member::{LeaveReason, Reason, Standing};
+use crate::member::{Epoch, LeaveReason, Reason, Standing};
 use crate::outward::News;
 use crate::transfer::{self, VerifiedTransfer};
 use crate::verify::Refused;
@@ -65,6 +65,18 @@ fn settings(node: usize) -> Settings {
         catalogue: None,
         version: "0".to_owned(),
     }
+}
+
+/// The identity of a test key in its second life.
+fn again(key: u64) -> Identity {
+    let mut identity = Identity::for_test(key);
+    identity.raise_epoch_above(Epoch(1)).unwrap();
+    identity
+}
+
+/// A change of a record.
+fn news() -> Announcement {
+    Announcement { tags: Some(vec![("a".to_owned(), "b".to_owned())]), ..Announcement::default() }
 }
 
 impl Wire {
@@ -438,8 +450,7 @@ fn in_a_crowd_a_record_is_said_once_and_beacons_follow_it() {
         wire.nodes[0].crowd.note(now);
     }
     wire.recorded.clear();
-    let news = Announcement { tags: Some(vec![("a".to_owned(), "b".to_owned())]), ..Announcement::default() };
-    wire.nodes[0].announce(now, &news);
+    wire.nodes[0].announce(now, &news());
     wire.run_for(200 * MS);
     let own = wire.nodes[0].id();
     let said = |what: u8| {

@@ -31,7 +31,6 @@ const ASK_WATCHERS_SPREAD: Duration = Duration::from_millis(200);
 const ASK_AFTER: Duration = Duration::from_millis(1_100);
 /// Whoever asked before that has been answered, or nobody can.
 const ANSWERED_WITHIN: Duration = Duration::from_millis(700);
-
 /// In a storm one of so many asks the accused itself.
 const ONE_ASKS_OF: u32 = 16;
 
@@ -207,30 +206,30 @@ impl Membership {
         if peer.was_heard_within(now, OWN_EARS) {
             return None;
         }
-        let living = self.living_watchers(&record.watchers);
-        if living > 0 && self.named_voters(doubt, record).count() >= quorum_of(living) {
-            return Some(Verdict::Certified);
-        }
-        if living > 0 && !self.is_undecided(now, doubt) {
-            return None;
+        if let Some((voted, needed)) = self.votes_of_watchers(now, doubt, record) {
+            return (voted >= needed).then_some(Verdict::Certified);
         }
         let voters = self.sound_voters(doubt);
         let needed = self.undoubted_besides(id, peer.heard.is_some()).clamp(1, UNILATERAL);
         (voters >= needed).then_some(Verdict::Unilateral)
     }
 
-    /// Whether our vote about `id` counts and there are no more than suffice: of its watchers, or of anybody if all those are
-    /// gone or do not agree for long.
+    /// How many of its watchers have voted, and how many are needed; `None` where anybody decides, for they are all gone or do
+    /// not agree for long.
+    fn votes_of_watchers(&self, now: Instant, doubt: &Doubt, record: &Record) -> Option<(usize, usize)> {
+        let living = self.living_watchers(&record.watchers);
+        let (voted, needed) = (self.named_voters(doubt, record).count(), quorum_of(living));
+        (living > 0 && (voted >= needed || !self.is_undecided(now, doubt))).then_some((voted, needed))
+    }
+
+    /// Whether our vote about `id` counts and there are no more than suffice.
     pub(super) fn needs_our_vote(&self, now: Instant, id: &MemberId) -> bool {
         let Some(doubt) = self.peers.get(id).and_then(|peer| peer.doubt.as_ref()) else { return false };
         let Some(record) = self.table.record(id).map(|said| &said.value) else { return false };
-        let (living, named) =
-            (self.living_watchers(&record.watchers), self.named_voters(doubt, record).count());
-        let agree = living > 0 && named >= quorum_of(living);
-        if living == 0 || self.is_undecided(now, doubt) && !agree {
-            return doubt.votes.len() <= UNILATERAL;
+        match self.votes_of_watchers(now, doubt, record) {
+            Some((voted, needed)) => voted <= needed && record.watchers.contains(&self.id()),
+            None => doubt.votes.len() <= UNILATERAL,
         }
-        named <= quorum_of(living) && record.watchers.contains(&self.id())
     }
 
     /// The watchers named in this record that have voted and are there still.

@@ -397,7 +397,7 @@ impl Membership {
 
     /// There is a storm, and few have been accused for a moment: whoever is in doubt only now has missed what others heard.
     pub(super) fn is_wave_over(&self, now: Instant) -> bool {
-        self.is_storm(now) && self.storm.accused.is_over(now)
+        self.is_storm(now) && !self.storm.accused.is_swelling(now)
     }
 
     /// Until when our own ears are not to be trusted, if they are not.
@@ -549,15 +549,11 @@ impl Membership {
         }
         asking.sent += 1;
         let apart = asking.apart * u32::from(asking.sent);
-        self.say_ping(&id, nonce, false);
-        self.timers.arm(now + apart, Timer::Ask(id, epoch, nonce));
-    }
-
-    pub(super) fn say_ping(&mut self, id: &MemberId, nonce: u64, wants_record: bool) {
-        if let Some(at) = self.unicast_address(id) {
-            let bytes = self.ping(id, nonce, wants_record);
+        if let Some(at) = self.unicast_address(&id) {
+            let bytes = self.ping(&id, nonce, false);
             self.send_to(at, bytes);
         }
+        self.timers.arm(now + apart, Timer::Ask(id, epoch, nonce));
     }
 
     pub(super) fn ping(&mut self, id: &MemberId, nonce: u64, wants_record: bool) -> bytes::Bytes {

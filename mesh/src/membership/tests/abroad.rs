@@ -105,6 +105,16 @@ impl Islands {
         islands
     }
 
+    /// The same with so many nodes in the south, that have named their watchers.
+    fn of_south(count: usize) -> Self {
+        let mut islands = Self::new();
+        for number in islands.south.nodes.len()..count {
+            islands.south.add(on("south", number, &["pieces"]), Identity::for_test(300 + number as u64));
+        }
+        islands.run_for(12 * SECOND);
+        islands
+    }
+
     /// Both bridges say what the link reaches, or that it reaches nothing.
     fn reach(&mut self) {
         for (wire, other) in [(&mut self.north, "south"), (&mut self.south, "north")] {
@@ -740,11 +750,7 @@ fn watchers_that_lie_elsewhere_are_refuted_by_the_member_itself() {
 
 #[test]
 fn a_member_of_a_large_island_that_nobody_can_ask_is_said_to_live_as_soon_as_it_is_heard() {
-    let mut islands = Islands::new();
-    for number in 3..40 {
-        islands.south.add(on("south", number, &["pieces"]), Identity::for_test(300 + number as u64));
-    }
-    islands.run_for(12 * SECOND);
+    let mut islands = Islands::of_south(40);
     let bridge = islands.south.nodes[BRIDGE].id();
     let far = &islands.north.nodes[BRIDGE].abroad.far;
     // Those whose pulses the bridge hears only as all do: it lets them wait.
@@ -798,11 +804,7 @@ fn who_is_heard_of_over_a_new_link_after_it_has_gone_is_listed_for_the_rest_of_t
 
 #[test]
 fn when_most_of_an_island_crashes_at_once_the_others_come_to_know() {
-    let mut islands = Islands::new();
-    for number in 3..7 {
-        islands.south.add(on("south", number, &["pieces"]), Identity::for_test(300 + number as u64));
-    }
-    islands.run_for(12 * SECOND);
+    let mut islands = Islands::of_south(7);
     let fallen = [0, 1, 3, 4, 5];
     for node in fallen {
         islands.south.cut[node] = true;

@@ -8,7 +8,6 @@ use proptest::prelude::*;
 use super::*;
 use crate::far::FarWord;
 use crate::island::made_by;
-use crate::member::Epoch;
 use crate::transfer::TransferFloor;
 use crate::wire::Farewell;
 
@@ -75,9 +74,7 @@ fn recording() -> (Vec<Bytes>, VerifiedTransfer, Instant) {
     wire.run_for(SECOND);
     wire.nodes[1].leave(wire.now, LeaveReason::Stopped);
     wire.run_for(SECOND);
-    let mut again = Identity::for_test(1);
-    again.raise_epoch_above(Epoch(1)).unwrap();
-    wire.add(settings(1), again);
+    wire.add(settings(1), again(1));
     wire.run_for(SECOND);
     // Somebody is given up, and comes back.
     wire.cut[4] = true;

@@ -22,9 +22,7 @@ fn a_new_life_of_a_kept_key_is_watched_like_the_first() {
     let mut wire = Wire::of(3);
     wire.run_for(2 * SECOND);
     wire.cut[1] = true;
-    let mut identity = Identity::for_test(1);
-    identity.raise_epoch_above(Epoch(1)).unwrap();
-    let again = wire.add(settings(1), identity);
+    let again = wire.add(settings(1), again(1));
     wire.run_for(2 * SECOND);
     assert_eq!(wire.standing(0, again), Some(Standing::Alive));
     wire.cut[again] = true;
@@ -37,9 +35,7 @@ fn who_is_asked_for_its_record_learns_who_asks() {
     let mut wire = Wire::of(2);
     wire.run_for(2 * SECOND);
     wire.cut[0] = true;
-    let mut identity = Identity::for_test(1);
-    identity.raise_epoch_above(Epoch(1)).unwrap();
-    wire.begin_as(1, identity);
+    wire.begin_as(1, again(1));
     wire.run_for(500 * MS);
     // Now the first knows an old record of the second, which knows nothing of it and does not hear it unasked.
     (wire.cut[0], wire.mute[0]) = (false, true);

@@ -186,9 +186,7 @@ fn a_watcher_that_starts_again_says_itself_that_its_target_is_gone() {
     }
     wire.run_for(SECOND);
     assert!(!wire.nodes[again].is_substitute_for(&gone));
-    let mut identity = Identity::for_test(again as u64);
-    identity.raise_epoch_above(Epoch(1)).unwrap();
-    wire.begin_as(again, identity);
+    wire.begin_as(again, super::again(again as u64));
     wire.run_for(1200 * MS);
     assert_eq!(
         (wire.standing(other, 0), wire.standing(again, 0)),
@@ -391,10 +389,7 @@ fn whoever_missed_the_last_record_of_a_member_that_crashes_has_it_from_those_who
     let stands_by = (1..12).find(|at| !record.watchers.contains(&wire.nodes[*at].id())).unwrap();
     wire.unheard.insert((0, stands_by));
     let now = wire.now;
-    wire.nodes[0].announce(
-        now,
-        &Announcement { tags: Some(vec![("a".to_owned(), "b".to_owned())]), ..Announcement::default() },
-    );
+    wire.nodes[0].announce(now, &news());
     wire.settle();
     wire.run_for(400 * MS);
     wire.cut[0] = true;
