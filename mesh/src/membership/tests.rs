@@ -11,7 +11,7 @@ use crate::member::{Epoch, LeaveReason, Reason, Standing};
 use crate::outward::News;
 use crate::transfer::{self, VerifiedTransfer};
 use crate::verify::Refused;
-use crate::wire::{Message, kind};
+use crate::wire::{Message, SIGNATURE_BYTES, kind};
 
 mod abroad;
 mod anything;
@@ -482,6 +482,21 @@ fn a_beacon_is_said_to_all_before_it_is_said_to_watchers() {
         }
     }
     assert!(both > 1, "{both}");
+}
+
+#[test]
+fn a_newcomer_that_has_answered_is_not_asked_again() {
+    let mut wire = Wire::of(8);
+    wire.run_for(SECOND);
+    assert!(wire.nodes[0].members().all(|member| member.proven));
+    let pings = wire.recorded.iter().filter(|bytes| bytes[3] == kind::PING);
+    let mut asked = BTreeSet::new();
+    for bytes in pings {
+        let (header, message) = crate::wire::decode(&bytes[..bytes.len() - SIGNATURE_BYTES]).unwrap();
+        let Some(Message::Ping(ping)) = message else { unreachable!() };
+        assert!(asked.insert((header.author, ping.target)), "asked twice");
+    }
+    assert!(!asked.is_empty());
 }
 
 #[test]

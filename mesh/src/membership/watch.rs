@@ -490,9 +490,14 @@ impl Membership {
     /// `id` was heard beyond doubt: a pong to our nonce, two beacons in order, or a proof at its listener.
     pub(super) fn prove(&mut self, now: Instant, id: MemberId) {
         if self.table.prove(&id) {
+            if let Some(peer) = self.peers.get_mut(&id) {
+                peer.asking = None;
+            }
             self.note_known(&id);
             self.reconsider_watching(now, id);
-            self.choose_watchers_soon(now);
+            if self.record.watchers.len() < WATCHERS_MAX {
+                self.choose_watchers_soon(now);
+            }
             self.publish(now, id, Some(EventKind::Updated));
         }
     }
