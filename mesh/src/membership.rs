@@ -189,7 +189,7 @@ impl Membership {
             peers: by_member(rng.random()),
             timers: Timers::default(),
             watches: 0,
-            rates: Rates::default(),
+            rates: Rates::new(seed.rotate_left(32)),
             interfaces: Vec::new(),
             advertise: settings.advertise,
             island_given: settings.island,

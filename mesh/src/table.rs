@@ -188,6 +188,11 @@ impl Table {
         self.entries.get(id)
     }
 
+    /// Where the next member that is asked for probably is, in the order of [`iter`](Self::iter).
+    pub(crate) fn look_first_at(&self, place: usize) {
+        self.entries.look_first_at(place);
+    }
+
     /// Its newest ANNOUNCE, if it is known by more than its farewell.
     #[must_use]
     pub fn record(&self, id: &MemberId) -> Option<&Said<Arc<Record>>> {

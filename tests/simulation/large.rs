@@ -3,8 +3,10 @@
 //! One of them runs in every `cargo test`; the others are run by `cargo xtask sim`. `ISLE_SIMULATION_MEMBERS=N` changes
 //! the size of all of them.
 
-use std::thread;
+use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
+use std::{env, thread};
 
 use crate::world::{World, given, large_island, with_seeds};
 use crate::{ms, secs};
@@ -231,17 +233,39 @@ fn islands_of_a_thousand() {
     let (islands, seconds) =
         (given("ISLE_SIMULATION_ISLANDS").unwrap_or(10), given("ISLE_SIMULATION_SECONDS").unwrap_or(60));
     with_seeds("islands_of_a_thousand", |seed| {
-        let threads = thread::available_parallelism().map_or(1, usize::from).min(islands);
+        if islands == 1 {
+            return one_of_many(seed, secs(seconds));
+        }
+        let at_once = thread::available_parallelism().map_or(1, usize::from).min(islands);
+        let begun = AtomicUsize::new(0);
+        let next = || Some(begun.fetch_add(1, Ordering::Relaxed)).filter(|number| *number < islands);
         thread::scope(|scope| {
-            for first in 0..threads {
-                scope.spawn(move || {
-                    for number in (first..islands).step_by(threads) {
-                        one_of_many(seed + number as u64, secs(seconds));
+            for _ in 0..at_once {
+                scope.spawn(|| {
+                    while let Some(number) = next() {
+                        in_a_process_of_its_own(seed + number as u64);
                     }
                 });
             }
         });
     });
+}
+
+/// With all its memory in one heap of huge pages, where the allocator is glibc's: of the gigabytes that an island fills that is a
+/// tenth of the time.
+fn in_a_process_of_its_own(seed: u64) {
+    let program = env::current_exe().expect("the path of this program");
+    let output = Command::new(program)
+        .args(["large::islands_of_a_thousand", "--exact", "--include-ignored", "--nocapture"])
+        .env("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
+        .env("MALLOC_ARENA_MAX", "1")
+        .env("ISLE_SIMULATION_ISLANDS", "1")
+        .env("ISLE_SIMULATION_SEED", seed.to_string())
+        .env("ISLE_SIMULATION_SEEDS", "1")
+        .output()
+        .expect("this program can be started again");
+    print!("{}", String::from_utf8_lossy(&output.stdout));
+    assert!(output.status.success(), "island {seed}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 fn one_of_many(seed: u64, length: Duration) {

@@ -169,6 +169,8 @@ impl World {
         let begin = process.heard.max(self.murmurs.first);
         let mut place = usize::try_from(begin - self.murmurs.first).expect("an index of what is kept");
         let mut heard = false;
+        let due = self.murmurs.kept.range(place..).take_while(|murmur| murmur.at <= self.now);
+        process.machine.expect(due.map(|murmur| &murmur.word.header.author));
         loop {
             let murmur = self.murmurs.kept.get(place).filter(|murmur| murmur.at <= self.now);
             let until = murmur.map_or(self.now, |murmur| murmur.at);

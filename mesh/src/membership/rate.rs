@@ -1,9 +1,11 @@
 //! How much strangers may make us work: a bucket of tokens for each address and one for all of them, asked before a
 //! signature is verified.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
+
+use foldhash::quality::FixedState;
 
 use crate::verify::Refused;
 
@@ -62,13 +64,18 @@ struct Heard {
 }
 
 /// The buckets of all addresses heard lately.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Rates {
     all: Bucket,
-    addresses: BTreeMap<IpAddr, Heard>,
+    addresses: HashMap<IpAddr, Heard, FixedState>,
 }
 
 impl Rates {
+    /// `seed`: of its hashes, unknown to others.
+    pub(super) fn new(seed: u64) -> Self {
+        Self { all: Bucket::default(), addresses: HashMap::with_hasher(FixedState::with_seed(seed)) }
+    }
+
     /// Takes one token of an address, on an island of so many members.
     ///
     /// # Errors
@@ -108,7 +115,7 @@ mod tests {
 
     #[test]
     fn a_flooder_is_held_to_its_rate_and_others_are_not() {
-        let mut rates = Rates::default();
+        let mut rates = Rates::new(7);
         let start = Instant::now();
         let admitted = (0..10_000).filter(|_| rates.admit(start, address(1), 10).is_ok()).count();
         assert_eq!(admitted, 600);
@@ -120,7 +127,7 @@ mod tests {
 
     #[test]
     fn many_flooders_share_what_all_may_send_and_leave_room_for_newcomers() {
-        let mut rates = Rates::default();
+        let mut rates = Rates::new(7);
         let start = Instant::now();
         let (mut flood, mut newcomers) = (0, 0);
         for millisecond in 0..10_000 {
@@ -139,7 +146,7 @@ mod tests {
 
     #[test]
     fn a_crowd_is_admitted_and_made_up_addresses_are_no_more_than_one() {
-        let mut rates = Rates::default();
+        let mut rates = Rates::new(7);
         let start = Instant::now();
         let mut said = |count: u32, words: u32| {
             let admit = |ip| rates.admit(start, address(ip), 0).is_ok();

@@ -1,6 +1,7 @@
 //! What is to be done when: a queue of deadlines, each knowing what it was armed for.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -8,7 +9,7 @@ use bytes::Bytes;
 use crate::member::{Epoch, MemberId};
 
 /// What a deadline is for.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum Timer {
     /// The next HELLO of our start, with its number.
     Hello(u8),
@@ -126,43 +127,32 @@ impl Timer {
 /// Deadlines in order; equal ones in the order they were armed.
 #[derive(Debug, Default)]
 pub(super) struct Timers {
-    queue: BTreeMap<(Instant, u64), Timer>,
+    /// With the number of each, so that timers themselves are never compared.
+    queue: BinaryHeap<Reverse<(Instant, u64, Timer)>>,
     armed: u64,
-    /// When the first is due, and its name: asked after every input.
-    next: Option<(Instant, &'static str)>,
 }
 
 impl Timers {
     /// Arms one more deadline. O(log n).
     pub(super) fn arm(&mut self, at: Instant, timer: Timer) {
         self.armed += 1;
-        if self.next.is_none_or(|(first, _)| at < first) {
-            self.next = Some((at, timer.name()));
-        }
-        self.queue.insert((at, self.armed), timer);
+        self.queue.push(Reverse((at, self.armed, timer)));
     }
 
-    /// The next deadline and the name of what it is for.
+    /// The next deadline and the name of what it is for. O(1): asked after every input.
     #[must_use]
     pub(super) fn next(&self) -> Option<(Instant, &'static str)> {
-        self.next
+        self.queue.peek().map(|Reverse((at, _, timer))| (*at, timer.name()))
     }
 
     /// Takes the next timer that is due.
     pub(super) fn take_due(&mut self, now: Instant) -> Option<(Instant, Timer)> {
-        self.next.filter(|(at, _)| *at <= now)?;
-        let taken = self.queue.pop_first().map(|((at, _), timer)| (at, timer));
-        self.look();
-        taken
+        self.queue.peek().filter(|Reverse((at, ..))| *at <= now)?;
+        self.queue.pop().map(|Reverse((at, _, timer))| (at, timer))
     }
 
     /// Drops all that `unwanted` names. O(n).
     pub(super) fn disarm(&mut self, unwanted: impl Fn(&Timer) -> bool) {
-        self.queue.retain(|_, timer| !unwanted(timer));
-        self.look();
-    }
-
-    fn look(&mut self) {
-        self.next = self.queue.first_key_value().map(|((at, _), timer)| (*at, timer.name()));
+        self.queue.retain(|Reverse((_, _, timer))| !unwanted(timer));
     }
 }
