@@ -495,9 +495,7 @@ impl Membership {
             }
             self.note_known(&id);
             self.reconsider_watching(now, id);
-            if self.record.watchers.len() < WATCHERS_MAX {
-                self.choose_watchers_soon(now);
-            }
+            self.choose_watchers_soon(now);
             self.publish(now, id, Some(EventKind::Updated));
         }
     }
