@@ -23,7 +23,6 @@ use isle_mesh::member::Member;
 use isle_mesh::mesh::Islands;
 use isle_mesh::metrics::Counts;
 use isle_mesh::shared::SharedTable;
-use metrics_exporter_prometheus::PrometheusHandle;
 use serde::Serialize;
 use tokio::sync::Mutex;
 use tracing::info;
@@ -36,6 +35,7 @@ use crate::http::connections::Connections;
 use crate::http::problem::Problem;
 use crate::http::request::Gated;
 use crate::http::respond;
+use crate::telemetry::exposition::Exposition;
 
 pub mod events;
 pub mod figures;
@@ -113,7 +113,7 @@ struct Shared {
     source: Arc<dyn Source>,
     connections: Connections,
     feed: Feed,
-    metrics: PrometheusHandle,
+    metrics: Exposition,
     page: Mutex<Option<Rendered>>,
     exposition: Mutex<Option<Rendered>>,
 }
@@ -136,7 +136,7 @@ impl Rendered {
 impl Api {
     /// `connections` says when streams must end, `metrics` renders `/metrics`.
     #[must_use]
-    pub fn new(source: Arc<dyn Source>, connections: Connections, metrics: PrometheusHandle) -> Self {
+    pub fn new(source: Arc<dyn Source>, connections: Connections, metrics: Exposition) -> Self {
         gauges::describe();
         crate::http::meter::describe();
         let feed = Feed::new(connections.closing());
@@ -164,14 +164,6 @@ impl Api {
     pub fn missed(&self) {
         info!("events were missed; readers of /events start again");
         self.shared.feed.restart();
-    }
-
-    /// Keeps the metrics small while nobody asks for them. Never ends.
-    pub async fn keep_up(self) {
-        loop {
-            tokio::time::sleep(Duration::from_secs(1)).await;
-            self.shared.metrics.run_upkeep();
-        }
     }
 
     /// Answers a request for one of the API's paths; `None` for others.

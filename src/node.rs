@@ -141,11 +141,6 @@ impl Node {
             metrics,
         );
         tasks.spawn(tell(mesh.clone(), api.clone()).instrument(span.clone()));
-        let upkeep = api.clone();
-        tasks.spawn(async move {
-            upkeep.keep_up().await;
-            ("metrics", Ok(()))
-        });
         let pieces = pieces.map(|(pieces, task)| {
             let mesh = mesh.clone();
             tasks.spawn(

@@ -117,20 +117,39 @@ impl Exchange {
         }
     }
 
-    /// Makes every full member know everybody, as if it had heard a record and two beacons of each: proven.
+    /// Makes every full member know everybody, as if it had fetched the table of all voices, each had proven its key at its
+    /// listener, and had said a beacon since. What it hears of strangers is limited, so by hearing alone it would miss some.
     pub(super) fn introduce(&mut self) {
+        let words: Vec<_> =
+            self.voices.iter_mut().map(|voice| [voice.said(), voice.beacon(self.island)]).collect();
+        let words = words.into_iter().flatten().map(|bytes| {
+            let word = verify(self.tag, bytes).expect("the crowd signs well");
+            (word, Duration::ZERO)
+        });
+        let table = VerifiedTransfer { words: words.collect(), ..VerifiedTransfer::default() };
+        let voices: Vec<MemberId> = self.voices.iter().map(Voice::id).collect();
         for host in 0..self.fulls.len() {
-            self.fulls[host].start(Instant::now());
+            let (now, full) = (Instant::now(), &mut self.fulls[host]);
+            full.start(now);
+            full.merge(now, voices[0], &table);
+            for voice in &voices {
+                full.proved(now, *voice);
+            }
             self.carry_out(host);
         }
         for number in 0..self.voices.len() {
-            let voice = &mut self.voices[number];
-            let words = [voice.said(), voice.beacon(self.island), voice.beacon(self.island)];
-            for bytes in words {
-                self.tell_fulls(Who::Voice(number), &bytes);
-            }
+            let beacon = self.voices[number].beacon(self.island);
+            self.tell_fulls(Who::Voice(number), &beacon);
         }
         self.settle();
+        for full in &self.fulls {
+            assert_eq!(
+                full.members().count() + 1,
+                self.members.len(),
+                "{} does not know everybody",
+                full.id()
+            );
+        }
         self.look_at_island();
         let now = Instant::now();
         for number in 0..self.voices.len() {
