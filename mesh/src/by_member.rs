@@ -3,49 +3,67 @@
 //! In the order of insertion, so that a seed replays everything. Who chooses keys does not know the hasher's seed.
 
 use std::ops::Deref;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use foldhash::quality::FixedState;
 use indexmap::IndexMap;
 
 use crate::member::MemberId;
 
-/// A map by member. What is done with one word asks for its author again and again, so the place that was found last is
-/// looked at first: that costs a comparison of keys and no hash.
+/// Places remembered; a power of two.
+const GUESSES: usize = 64;
+
+/// A map by member. What is done with one word asks for its author again and again, and for our watchers besides, so where some
+/// members were found is remembered: that costs a comparison of keys and no hash.
 #[derive(Debug)]
 pub(crate) struct ByMember<V> {
     map: IndexMap<MemberId, V, FixedState>,
-    /// Only a guess: any number does no harm.
-    last: AtomicUsize,
+    /// Where the last member whose key begins alike was found. Only guesses: any number does no harm.
+    guesses: [AtomicU32; GUESSES],
 }
 
 /// An empty one.
 pub(crate) fn by_member<V>(seed: u64) -> ByMember<V> {
-    ByMember { map: IndexMap::with_hasher(FixedState::with_seed(seed)), last: AtomicUsize::new(0) }
+    ByMember {
+        map: IndexMap::with_hasher(FixedState::with_seed(seed)),
+        guesses: [const { AtomicU32::new(0) }; GUESSES],
+    }
 }
 
 impl<V> ByMember<V> {
     /// Its place in the order, if it is there.
     #[inline]
     pub(crate) fn place_of(&self, id: &MemberId) -> Option<usize> {
-        let last = self.last.load(Ordering::Relaxed);
-        if self.map.get_index(last).is_some_and(|(found, _)| found == id) {
-            return Some(last);
+        let guess = self.guess_of(id).load(Ordering::Relaxed) as usize;
+        if self.map.get_index(guess).is_some_and(|(found, _)| found == id) {
+            return Some(guess);
         }
         let place = self.map.get_index_of(id)?;
-        self.last.store(place, Ordering::Relaxed);
+        self.look_first_at(id, place);
         Some(place)
+    }
+
+    #[inline]
+    fn guess_of(&self, id: &MemberId) -> &AtomicU32 {
+        &self.guesses[usize::from(id.0[0]) % GUESSES]
     }
 
     /// Looks at what is kept of all of these, so that it comes from memory with one wait for all and not one for each.
     pub(crate) fn touch<'a>(&self, ids: impl Iterator<Item = &'a MemberId>, look: impl Fn(&V) -> bool) {
-        let found = ids.filter_map(|id| self.map.get(id));
+        let found = ids.filter_map(|id| {
+            let (place, _, value) = self.map.get_full(id)?;
+            self.look_first_at(id, place);
+            Some(value)
+        });
         std::hint::black_box(found.filter(|value| look(value)).count());
     }
 
-    /// Where the next one probably is: maps that are filled in the same order have a member at the same place.
-    pub(crate) fn look_first_at(&self, place: usize) {
-        self.last.store(place, Ordering::Relaxed);
+    /// Where this one probably is: maps that are filled in the same order have a member at the same place.
+    #[inline]
+    pub(crate) fn look_first_at(&self, id: &MemberId, place: usize) {
+        if let Ok(place) = u32::try_from(place) {
+            self.guess_of(id).store(place, Ordering::Relaxed);
+        }
     }
 
     #[inline]
@@ -101,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_place_found_last_is_no_more_than_a_guess() {
+    fn a_place_remembered_is_no_more_than_a_guess() {
         let id = |number: u8| MemberId([number; 32]);
         let mut map = by_member(7);
         for number in 0..3 {

@@ -189,8 +189,8 @@ impl Table {
     }
 
     /// Where the next member that is asked for probably is, in the order of [`iter`](Self::iter).
-    pub(crate) fn look_first_at(&self, place: usize) {
-        self.entries.look_first_at(place);
+    pub(crate) fn look_first_at(&self, id: &MemberId, place: usize) {
+        self.entries.look_first_at(id, place);
     }
 
     /// Its newest ANNOUNCE, if it is known by more than its farewell.

@@ -33,6 +33,13 @@ struct Murmur {
     moment: Option<usize>,
 }
 
+impl Murmur {
+    /// Whether it comes to this node at its moment, unless it is lost.
+    fn is_heard_now_by(&self, node: usize) -> bool {
+        self.from != node && self.moment.is_none_or(|moment| moment == moment_of(self.lots, node))
+    }
+}
+
 /// A beacon to one, that may wait.
 pub struct Letter {
     pub at: Instant,
@@ -170,6 +177,7 @@ impl World {
         let mut place = usize::try_from(begin - self.murmurs.first).expect("an index of what is kept");
         let mut heard = false;
         let due = self.murmurs.kept.range(place..).take_while(|murmur| murmur.at <= self.now);
+        let due = due.filter(|murmur| murmur.is_heard_now_by(node));
         process.machine.expect(due.map(|murmur| &murmur.word.header.author));
         loop {
             let murmur = self.murmurs.kept.get(place).filter(|murmur| murmur.at <= self.now);
@@ -182,8 +190,7 @@ impl World {
             }
             let Some(murmur) = murmur else { break };
             place += 1;
-            let not_now = murmur.moment.is_some_and(|moment| moment != moment_of(murmur.lots, node));
-            if not_now || murmur.from == node {
+            if !murmur.is_heard_now_by(node) {
                 continue;
             }
             if self.network.misses(&mut self.random, murmur.at, murmur.lots, murmur.from, node) {

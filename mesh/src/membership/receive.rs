@@ -72,7 +72,7 @@ impl Membership {
     /// have the same place in both.
     fn find_author(&self, id: &MemberId) {
         if let Some(place) = self.peers.place_of(id) {
-            self.table.look_first_at(place);
+            self.table.look_first_at(id, place);
         }
     }
 
