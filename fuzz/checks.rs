@@ -291,7 +291,7 @@ pub(crate) fn membership(bytes: &[u8]) {
         let [what, a, b] = [step[0], step[1], step[2]];
         let word = &words[usize::from(a) % words.len()];
         let addr = SocketAddr::from(([10, 0, 0, 1 + b % 8], 4000));
-        let from = Source { addr, interface: 1, shared: b & 1 == 0 };
+        let from = Source { addr, shared: b & 1 == 0 };
         let id = Identity::for_test(u64::from(a % 8)).id();
         let is_timeout = what % 16 < 4;
         match what % 16 {

@@ -355,7 +355,7 @@ impl Driver {
                 let now = Instant::now().into_std();
                 let addr = SocketAddr::new(from.ip().to_canonical(), from.port());
                 let addr = if addr.is_ipv6() { from } else { addr };
-                let source = Source { addr, interface: port.interface, shared: port.shared };
+                let source = Source { addr, shared: port.shared };
                 let bytes = Bytes::copy_from_slice(&buffer[..length]);
                 if let Err(refused) = self.machine.handle_datagram(now, source, bytes) {
                     debug!(from = %addr.ip(), reason = refused.as_str(), "datagram refused");

@@ -171,7 +171,7 @@ fn of_a_stranger(island: &World, message: &Message) -> Bytes {
 
 fn from(ip: u32, shared: bool) -> Source {
     let port = if shared { SHARED } else { PRIVATE };
-    Source { addr: SocketAddr::new(IpAddr::from(ip.to_be_bytes()), port), interface: 2, shared }
+    Source { addr: SocketAddr::new(IpAddr::from(ip.to_be_bytes()), port), shared }
 }
 
 impl Forger {
@@ -183,7 +183,7 @@ impl Forger {
             _ => return from(OFF_LINK + self.random.random_range(0..256), shared),
         };
         let port = if shared { SHARED } else { PRIVATE };
-        Source { addr: SocketAddr::new(ip_of(node), port), interface: 2, shared }
+        Source { addr: SocketAddr::new(ip_of(node), port), shared }
     }
 
     fn recorded(&mut self) -> Bytes {

@@ -692,5 +692,5 @@ fn source_of(node: usize, shared: bool) -> Source {
     if shared {
         addr.set_port(SHARED);
     }
-    Source { addr, interface: 2, shared }
+    Source { addr, shared }
 }

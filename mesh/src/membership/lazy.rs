@@ -26,13 +26,11 @@ const CHECK_AT_LEAST_EACH: Duration = Duration::from_millis(5);
 /// After a forged pulse in its name, all that come in that name are verified for this long.
 const EAGER: Duration = Duration::from_secs(10);
 
-/// A pulse as it came.
+/// A pulse as it came: to all, when its author last gave a sign, from where that is heard.
 #[derive(Debug)]
 pub(super) struct Raw {
     pub(super) stamp: Stamp,
-    pub(super) bytes: Bytes,
-    pub(super) at: Instant,
-    pub(super) from: Source,
+    bytes: Bytes,
 }
 
 /// What the table holds of a member that is proven, as far as its next pulse is measured by it: kept with the peer, so that a
@@ -102,7 +100,7 @@ impl Membership {
             return None;
         }
         peer.sign = Some(now);
-        peer.raw = Some(Raw { bytes: bytes.clone(), stamp: header.stamp, at: now, from });
+        peer.raw = Some(Raw { bytes: bytes.clone(), stamp: header.stamp });
         self.watched.heard_all = Some(now);
         self.suppose_digest(now, header.author, beacon.digest);
         if let Some(digest) = beacon.far {
@@ -136,11 +134,11 @@ impl Membership {
     /// Verifies what waits of this member, now that something depends on it.
     pub(super) fn settle_raw(&mut self, now: Instant, id: MemberId) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
-        let Some(raw) = peer.raw.take() else { return };
+        let (Some(raw), Some(at), Some(addr)) = (peer.raw.take(), peer.sign, peer.from) else { return };
         match self.verified(raw.bytes) {
             Ok(word) => {
                 // Older than what has come meanwhile: then nothing depends on it any more.
-                let _ = self.accept_at(now, &word, Way::Ears(raw.from), raw.at);
+                let _ = self.accept_at(now, &word, Way::Ears(Source { addr, shared: true }), at);
             }
             Err(refused) => {
                 self.counters.refuse(refused);

@@ -29,13 +29,13 @@ pub(super) struct Peer {
     /// When a pulse of it was last verified, and until when all are: somebody spoke in its name.
     pub(super) checked: Option<Instant>,
     pub(super) eager_until: Option<Instant>,
-    /// When anything in its name last came from where it is heard, verified or not.
+    /// When a pulse in its name last came from where it is heard that was left to wait: see `raw`.
     pub(super) sign: Option<Instant>,
     /// Where its last word came from.
     pub(super) from: Option<SocketAddr>,
     /// What its next pulse is measured by.
     pub(super) known_said: Option<Known>,
-    /// Its newest pulse, if that is not verified yet.
+    /// Its newest pulse, if that is not verified yet: it came at `sign`, from `from`.
     pub(super) raw: Option<Raw>,
     /// When it was last heard by ourselves, in a word that was verified.
     pub(super) heard: Option<Instant>,

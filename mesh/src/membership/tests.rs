@@ -160,7 +160,7 @@ impl Wire {
                     if self.cut[at] {
                         continue;
                     }
-                    let from = Source { addr: address(at), interface: 1, shared: is_for_all(to) };
+                    let from = Source { addr: address(at), shared: is_for_all(to) };
                     for other in (0..self.nodes.len()).filter(|other| *other != at && !self.cut[*other]) {
                         if self.unheard.contains(&(at, other)) {
                             continue;
@@ -337,7 +337,7 @@ fn a_copy_by_another_path_is_neither_verified_nor_answered_again() {
     });
     let identity = Identity::for_test(77);
     let record = Message::Announce(Record { name: "other".into(), ..wire.nodes[0].record.clone() }.into());
-    let from = Source { addr: address(77), interface: 1, shared: true };
+    let from = Source { addr: address(77), shared: true };
     let tag = MeshTag::of("test");
     for word in [identity.sign_word(tag, &hello, Seq(1)), identity.sign_word(tag, &record, Seq(2))] {
         let node = &mut wire.nodes[0];
@@ -367,7 +367,7 @@ fn on_a_small_island_every_attempt_is_answered() {
             });
             let word =
                 Identity::for_test(77).sign_word(MeshTag::of("test"), &hello, Seq(1 + u64::from(attempt)));
-            let from = Source { addr: address(77), interface: 1, shared: true };
+            let from = Source { addr: address(77), shared: true };
             for node in &mut wire.nodes {
                 assert_eq!(node.handle_datagram(wire.now, from, word.clone()), Ok(()));
                 let offers = std::iter::from_fn(|| node.poll_transmit()).filter(|transmit| {
@@ -386,7 +386,7 @@ fn a_flood_that_claims_a_proven_author_is_held_to_a_strangers_rate() {
     let now = wire.now;
     let author = wire.nodes[1].id();
     assert!(wire.nodes[0].members().any(|member| member.id == author && member.proven));
-    let from = Source { addr: address(77), interface: 1, shared: true };
+    let from = Source { addr: address(77), shared: true };
     let mut paid = 0;
     for seq in 0..2000 {
         let farewell = Message::Farewell(crate::wire::Farewell { reason: LeaveReason::Stopped });
@@ -403,7 +403,7 @@ fn a_flood_that_claims_a_proven_author_is_held_to_a_strangers_rate() {
 
 /// A word for everyone that comes from this node's address.
 fn broadcast_from(node: usize) -> Source {
-    Source { addr: (address(node).ip(), 5235).into(), interface: 1, shared: true }
+    Source { addr: (address(node).ip(), 5235).into(), shared: true }
 }
 
 /// How often node 0 passes on the farewell of node 1, after hearing it once from each of these nodes' addresses.

@@ -83,8 +83,6 @@ pub struct Interface {
 pub struct Source {
     /// Sender, IPv4-mapped addresses as IPv4.
     pub addr: SocketAddr,
-    /// Interface it came in by; 0 if not known.
-    pub interface: u32,
     /// Whether it came in on the shared discovery port.
     pub shared: bool,
 }

@@ -196,7 +196,7 @@ impl Exchange {
             match port {
                 Port::All => self.hear_all(from, bytes),
                 Port::Full(host) => {
-                    let source = Source { addr: from, interface: INTERFACE, shared: false };
+                    let source = Source { addr: from, shared: false };
                     // Refused is what a node would refuse.
                     let _ = self.fulls[host].handle_datagram(Instant::now(), source, bytes);
                     self.carry_out(host);
@@ -220,7 +220,7 @@ impl Exchange {
         }
         self.tell_accused(&word);
         self.remember(&word);
-        let source = Source { addr: from, interface: INTERFACE, shared: true };
+        let source = Source { addr: from, shared: true };
         for host in 0..self.fulls.len() {
             let _ = self.fulls[host].handle_word(Instant::now(), source, &word);
             self.carry_out(host);
@@ -263,7 +263,7 @@ impl Exchange {
         }
         self.tell_accused(&word);
         self.remember(&word);
-        let source = Source { addr: from, interface: INTERFACE, shared: true };
+        let source = Source { addr: from, shared: true };
         for host in (0..self.fulls.len()).filter(|host| by != Who::Full(*host)) {
             let _ = self.fulls[host].handle_word(Instant::now(), source, &word);
             self.carry_out(host);
@@ -278,7 +278,7 @@ impl Exchange {
                 Carried::One(from, to, bytes) => match self.sockets.port_at(to) {
                     Some(Port::Full(host)) => {
                         let word = self.verify_once(&bytes);
-                        let source = Source { addr: from, interface: INTERFACE, shared: false };
+                        let source = Source { addr: from, shared: false };
                         let _ = self.fulls[host].handle_word(Instant::now(), source, &word);
                         self.carry_out(host);
                     }
@@ -369,7 +369,7 @@ impl Exchange {
         for who in answering {
             match who {
                 Who::Full(host) => {
-                    let source = Source { addr: from, interface: INTERFACE, shared: true };
+                    let source = Source { addr: from, shared: true };
                     let _ = self.fulls[host].handle_word(Instant::now(), source, word);
                     self.carry_out(host);
                 }

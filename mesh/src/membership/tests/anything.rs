@@ -146,7 +146,7 @@ fn take(node: &mut Membership, now: Instant, step: Step, words: &[Bytes], table:
                 bytes[bit / 8] ^= 1 << (bit % 8);
             }
             let addr = SocketAddr::from(([10, 0, 0, host], 4000));
-            let from = Source { addr, interface: 1, shared: host % 2 == 0 };
+            let from = Source { addr, shared: host % 2 == 0 };
             let _ = node.handle_datagram(now, from, bytes.into());
         }
         Step::Garbage(bytes) => {

@@ -23,7 +23,7 @@ fn a_run_with_a_farewell() -> Wire {
 
 /// From this host, where no rate holds a source back: every word is looked at as far as it deserves.
 fn loopback() -> Source {
-    Source { addr: SocketAddr::from(([127, 0, 0, 1], 9)), interface: 1, shared: true }
+    Source { addr: SocketAddr::from(([127, 0, 0, 1], 9)), shared: true }
 }
 
 #[test]
