@@ -1,8 +1,6 @@
 //! The process's metrics, and their text for Prometheus.
 //!
-//! `metrics-exporter-prometheus` does the same and more, but measures its clock when it is made: 1 ms as a rule, and up to 200 ms
-//! of a whole core where the machine is busy, before the node listens. It also keeps each observation until somebody
-//! collects them.
+//! Of our own, because the usual recorder measures a clock when it is made, for up to 200 ms before the node listens: ADR 0010.
 //!
 //! Source: "Exposition formats" in the documentation of Prometheus, text format 0.0.4.
 
