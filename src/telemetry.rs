@@ -128,12 +128,12 @@ mod tests {
     }
 
     #[test]
-    fn the_metrics_are_one() {
-        let first = metrics();
-        metrics::counter!("isle_test_total").increment(1);
-        // Other tests count in the same place meanwhile, so only our own line is looked at.
-        for text in [metrics().render(), first.render()] {
-            assert!(text.contains("\nisle_test_total 1\n"), "{text}");
+    fn durations_are_histograms_and_the_recorder_is_one() {
+        let handle = metrics();
+        metrics::histogram!("isle_test_seconds").record(0.003);
+        // Other tests write into the same recorder meanwhile, so only our own line is looked at.
+        for text in [metrics().render(), handle.render()] {
+            assert!(text.contains("isle_test_seconds_bucket{le=\"0.005\"} 1"), "{text}");
         }
     }
 }

@@ -78,24 +78,24 @@ impl Exposition {
         let mut families = BTreeMap::new();
         let registry = &self.0.registry;
         registry.visit_counters(|key, counter| {
-            let count = counter.load(Ordering::Relaxed);
-            Family::of(&mut families, key, "counter").add("", Labels(key, None), count);
+            let lines = lines_of(&mut families, key, "counter");
+            add(lines, key, "", None, counter.load(Ordering::Relaxed));
         });
         registry.visit_gauges(|key, gauge| {
-            let value = Number(f64::from_bits(gauge.load(Ordering::Relaxed)));
-            Family::of(&mut families, key, "gauge").add("", Labels(key, None), value);
+            let lines = lines_of(&mut families, key, "gauge");
+            add(lines, key, "", None, Number(f64::from_bits(gauge.load(Ordering::Relaxed))));
         });
         registry.visit_histograms(|key, durations| {
-            let family = Family::of(&mut families, key, "histogram");
+            let lines = lines_of(&mut families, key, "histogram");
             let mut count = 0;
             let bounds = DURATION_BUCKETS.into_iter().chain([f64::INFINITY]);
             for (bound, own) in bounds.zip(&durations.counts) {
                 count += own.load(Ordering::Relaxed);
-                family.add("_bucket", Labels(key, Some(bound)), count);
+                add(lines, key, "_bucket", Some(bound), count);
             }
             let sum = Number(f64::from_bits(durations.sum.load(Ordering::Relaxed)));
-            family.add("_sum", Labels(key, None), sum);
-            family.add("_count", Labels(key, None), count);
+            add(lines, key, "_sum", None, sum);
+            add(lines, key, "_count", None, count);
         });
         let descriptions = self.0.descriptions.lock().unwrap_or_else(PoisonError::into_inner);
         let mut text = String::new();
@@ -149,16 +149,15 @@ struct Family {
     series: BTreeMap<String, String>,
 }
 
-impl Family {
-    fn of<'a>(families: &'a mut BTreeMap<String, Self>, key: &Key, kind: &'static str) -> &'a mut Self {
-        let of_none = || Self { kind, series: BTreeMap::new() };
-        families.entry(key.name().to_owned()).or_insert_with(of_none)
-    }
+/// Where the lines of this series go.
+fn lines_of<'a>(families: &'a mut BTreeMap<String, Family>, key: &Key, kind: &'static str) -> &'a mut String {
+    let of_none = || Family { kind, series: BTreeMap::new() };
+    let family = families.entry(key.name().to_owned()).or_insert_with(of_none);
+    family.series.entry(Labels(key, None).to_string()).or_default()
+}
 
-    fn add(&mut self, suffix: &str, labels: Labels<'_>, value: impl Display) {
-        let lines = self.series.entry(Labels(labels.0, None).to_string()).or_default();
-        let _ = writeln!(lines, "{}{suffix}{labels} {value}", labels.0.name());
-    }
+fn add(lines: &mut String, key: &Key, suffix: &str, bound: Option<f64>, value: impl Display) {
+    let _ = writeln!(lines, "{}{suffix}{} {value}", key.name(), Labels(key, bound));
 }
 
 /// Labels of a series, and the upper bound of a bucket. Names of labels are the program's, their values may be anybody's.
