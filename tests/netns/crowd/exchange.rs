@@ -120,13 +120,15 @@ impl Exchange {
     /// Makes every full member know everybody, as if it had fetched the table of all voices, each had proven its key at its
     /// listener, and had said a beacon since. What it hears of strangers is limited, so by hearing alone it would miss some.
     pub(super) fn introduce(&mut self) {
-        let words: Vec<_> =
-            self.voices.iter_mut().map(|voice| [voice.said(), voice.beacon(self.island)]).collect();
-        let words = words.into_iter().flatten().map(|bytes| {
-            let word = verify(self.tag, bytes).expect("the crowd signs well");
-            (word, Duration::ZERO)
-        });
-        let table = VerifiedTransfer { words: words.collect(), ..VerifiedTransfer::default() };
+        let mut table = VerifiedTransfer::default();
+        for number in 0..self.voices.len() {
+            let voice = &mut self.voices[number];
+            for bytes in [voice.said(), voice.beacon(self.island)] {
+                let word = self.verify_once(&bytes);
+                self.remember(&word);
+                table.words.push((word, Duration::ZERO));
+            }
+        }
         let voices: Vec<MemberId> = self.voices.iter().map(Voice::id).collect();
         for host in 0..self.fulls.len() {
             let (now, full) = (Instant::now(), &mut self.fulls[host]);
