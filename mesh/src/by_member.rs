@@ -132,5 +132,11 @@ mod tests {
         assert_eq!((map.get(&id(1)), map.get(&id(0))), (Some(&1), None));
         assert_eq!(map.get_mut(&id(1)), Some(&mut 1));
         assert!(!map.contains_key(&id(2)));
+        // The guesses of these two share a place.
+        map.insert(id(66), 66);
+        assert_eq!((map.get(&id(66)), map.get(&id(2))), (Some(&66), None));
+        map.insert(id(2), 2);
+        map.touch([id(66), id(2)].iter(), |_| true);
+        assert_eq!((map.get(&id(66)), map.get(&id(2))), (Some(&66), Some(&2)));
     }
 }

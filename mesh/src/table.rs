@@ -188,7 +188,7 @@ impl Table {
         self.entries.get(id)
     }
 
-    /// Where the next member that is asked for probably is, in the order of [`iter`](Self::iter).
+    /// Where this member probably is, in the order of [`iter`](Self::iter).
     pub(crate) fn look_first_at(&self, id: &MemberId, place: usize) {
         self.entries.look_first_at(id, place);
     }
