@@ -109,7 +109,8 @@ pub async fn join(
 
 /// The same as a bridge: what members of linked islands say is in the table besides, and theirs hear of ours. The role is
 /// added to `config.roles`. It needs `config.state_dir`, for others pin its key, and this host's user may change its links
-/// there while it runs, as with `isle bridge link`.
+/// there while it runs, as with `isle bridge link`. Links and tunnels are worked at on a thread of their own, which is started
+/// here.
 ///
 /// # Errors
 /// See [`EmbedError`].

@@ -51,12 +51,8 @@ pub struct Opened {
 /// The far end of a tunnel.
 pub trait Far: Send {
     /// Sends `first`, and then carries bytes both ways until both ends have said all, or one breaks. How many went there,
-    /// and came from there.
-    fn carry<'a>(
-        &'a mut self,
-        first: Bytes,
-        near: &'a mut TcpStream,
-    ) -> BoxFuture<'a, io::Result<(u64, u64)>>;
+    /// and came from there. If it breaks, or is dropped before, `near` is reset: nobody is to take half for the whole.
+    fn carry(self: Box<Self>, first: Bytes, near: TcpStream) -> BoxFuture<'static, io::Result<(u64, u64)>>;
 }
 
 /// After a failed `accept` the next try waits this long: descriptors come back when connections end, and a

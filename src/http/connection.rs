@@ -36,6 +36,7 @@ mod wire;
 mod writing;
 
 use reading::{Next, read_some};
+use tunnel::Wish;
 use writing::Told;
 pub(super) use writing::builder;
 
@@ -105,7 +106,12 @@ pub(super) async fn run<A: App>(
     let after = loop {
         let after = match connection.next_request(answered).await {
             Next::Request(head, arrived) if head.method == Method::CONNECT => {
-                Box::pin(connection.tunnel(*head, arrived)).await
+                match Box::pin(connection.tunnel(*head, arrived)).await {
+                    Wish::Granted(opened, in_flight) => {
+                        return Box::pin(connection.carry(opened, in_flight)).await;
+                    }
+                    Wish::Refused(after) => after,
+                }
             }
             Next::Request(head, arrived) => {
                 // In a box of its own: an idle connection should not hold the room that an answer needs.

@@ -6,6 +6,7 @@
 //! | `desk` | what is done for that user |
 //! | [`token`], [`invites`] | invites: as a word, and as they are kept |
 //! | `pins`, `kept` | keys learned while it ran; small files |
+//! | `carrier` | the thread on which links are worked at and tunnels carried |
 //! | `dial` | the last step of a tunnel: a member of our own island |
 //! | `links` | links as people see them |
 //! | `ledger` | what the mesh tells, as links read it |
@@ -14,6 +15,7 @@
 //! What crosses links is decided in `island-bridge`, what counts in the table in `isle-mesh`; this connects the two.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -40,6 +42,7 @@ use crate::config::BridgeConfig;
 use crate::http::accept::Opened;
 use crate::http::body::Answer;
 use crate::http::request::Connect;
+use crate::roles::bridge::carrier::CarrierThread;
 use crate::roles::bridge::desk::Desk;
 use crate::roles::bridge::invites::{Door, InviteBook};
 use crate::roles::bridge::ledger::Ledger;
@@ -47,6 +50,7 @@ use crate::roles::bridge::pins::Pins;
 use crate::roles::bridge::tunnels::Tunnels;
 pub use kept::KeptError;
 
+mod carrier;
 pub mod control;
 mod desk;
 mod dial;
@@ -81,6 +85,7 @@ pub struct BridgeRole {
 pub struct BridgeWork {
     feeds: Feeds,
     task: BridgeTask,
+    thread: CarrierThread,
     tunnels: Arc<Tunnels>,
     bridge: Bridge,
     desk: Arc<Desk>,
@@ -98,6 +103,9 @@ pub enum BridgeOpenError {
     /// What it knew is not to be read.
     #[error(transparent)]
     Kept(#[from] KeptError),
+    /// The system gives no thread for them.
+    #[error("no thread to carry on")]
+    Thread(#[source] io::Error),
     /// Others pin its key, so it has to keep one.
     #[error("a bridge needs a state directory, for its key")]
     NoStateDir,
@@ -131,7 +139,11 @@ impl BridgeRole {
             dialler: Some(tunnels.clone()),
             ..Config::new(name)
         };
-        let (bridge, feeds, task) = bridge::start(settings, identity.signing_key(), tag)?;
+        let thread = CarrierThread::start().map_err(BridgeOpenError::Thread)?;
+        let (bridge, feeds, task) = {
+            let _there = thread.handle().enter();
+            bridge::start(settings, identity.signing_key(), tag)?
+        };
         info!(quic = %bridge.addr(), links = config.links.len(), "bridge");
         let linked = config.links.iter().map(|link| link.key);
         let desk = Arc::new(Desk {
@@ -145,6 +157,7 @@ impl BridgeRole {
         let work = BridgeWork {
             feeds,
             task,
+            thread,
             tunnels: tunnels.clone(),
             bridge: bridge.clone(),
             desk: desk.clone(),
@@ -248,10 +261,10 @@ impl BridgeWork {
     /// # Errors
     /// The bridge ended by itself.
     pub async fn run(self, mesh: Mesh) -> Result<(), BridgeError> {
-        let Self { feeds, task, tunnels, bridge, desk, is_named } = self;
+        let Self { feeds, task, thread, tunnels, bridge, desk, is_named } = self;
         // It is run once.
         let _ = desk.mesh.set(mesh.clone());
-        tunnels.attach(mesh.clone(), bridge.clone());
+        tunnels.attach(mesh.clone(), bridge.clone(), thread.carrier());
         let Feeds { mut words, mut reaches, ways, events, mut islands_left_out } = feeds;
         // They are read off the mesh.
         drop(ways);
@@ -278,7 +291,7 @@ impl BridgeWork {
                 Some(ended) = linking.join_next() => return ended.map_err(BridgeError::Task)?,
                 () = &mut named, if waiting.is_some() => {
                     if let Some(task) = waiting.take() {
-                        linking.spawn(task);
+                        linking.spawn_on(task, thread.handle());
                     }
                 }
                 () = &mut served => {}

@@ -12,6 +12,7 @@
 
 mod archipelago;
 mod client;
+mod copier;
 mod crowd;
 mod events;
 mod figures;

@@ -72,9 +72,44 @@ impl Sea {
 
     /// A relay to the bridge at `to`: datagrams take `delay` longer, each way.
     pub(crate) fn relay(&mut self, to: Ipv4Addr, delay: Duration) -> Result<Relay> {
+        self.relay_to(SocketAddr::from((to, QUIC_PORT)), delay)
+    }
+
+    /// The same to any port.
+    pub(crate) fn relay_to(&mut self, to: SocketAddr, delay: Duration) -> Result<Relay> {
         let host = Host::new("relay")?;
         let address = self.plug(&host)?;
         Relay::start(host, address, to, delay)
+    }
+
+    /// What a datagram takes there and back between two hosts, one of which has the address `there`, over a relay with this
+    /// delay; the median of some. Like whoever asks now and then, each begins on a machine that has gone to sleep.
+    pub(crate) fn round_trip(
+        &mut self,
+        near: &Host,
+        (far, there): (&Host, Ipv4Addr),
+        delay: Duration,
+    ) -> Result<Duration> {
+        let echo = far.enter(|| UdpSocket::bind((there, 0)))??;
+        echo.set_read_timeout(Some(PATIENCE))?;
+        let relay = self.relay_to(echo.local_addr()?, delay)?;
+        thread::spawn(move || {
+            let mut bytes = [0; 64];
+            while let Ok((length, from)) = echo.recv_from(&mut bytes) {
+                let _ = echo.send_to(&bytes[..length], from);
+            }
+        });
+        let asking = near.enter(|| UdpSocket::bind("0.0.0.0:0"))??;
+        asking.set_read_timeout(Some(PATIENCE))?;
+        let mut took = Vec::new();
+        for _ in 0..21 {
+            thread::sleep(delay);
+            let began = Instant::now();
+            asking.send_to(b"there and back", relay.at)?;
+            asking.recv(&mut [0; 64])?;
+            took.push(began.elapsed());
+        }
+        Ok(percentile(&took, 50))
     }
 }
 
@@ -84,8 +119,6 @@ pub(crate) struct Relay {
     /// Where to dial instead.
     pub(crate) at: SocketAddr,
     ended: Arc<AtomicBool>,
-    host: Host,
-    delay: Duration,
 }
 
 /// A datagram on its way: when it is due, from which socket, to whom.
@@ -97,7 +130,7 @@ struct Letter {
 }
 
 impl Relay {
-    fn start(host: Host, address: Ipv4Addr, to: Ipv4Addr, delay: Duration) -> Result<Self> {
+    fn start(host: Host, address: Ipv4Addr, to: SocketAddr, delay: Duration) -> Result<Self> {
         let at = SocketAddr::from((address, QUIC_PORT));
         let near = host.enter(|| UdpSocket::bind(at))??;
         near.set_read_timeout(Some(LOOK))?;
@@ -120,7 +153,7 @@ impl Relay {
                 }
             }
         });
-        let (over, target, inside) = (ended.clone(), SocketAddr::from((to, QUIC_PORT)), host.clone());
+        let over = ended.clone();
         thread::spawn(move || {
             let mut backs: HashMap<SocketAddr, UdpSocket> = HashMap::new();
             let mut bytes = vec![0; DATAGRAM_BYTES];
@@ -129,7 +162,7 @@ impl Relay {
                 let socket = match backs.entry(from) {
                     Entry::Occupied(known) => known.get().try_clone(),
                     Entry::Vacant(new) => {
-                        let opened = inside.enter(|| UdpSocket::bind((address, 0)));
+                        let opened = host.enter(|| UdpSocket::bind((address, 0)));
                         let Ok(Ok(far)) = opened else { continue };
                         let (Ok(back), Ok(near)) = (far.try_clone(), near.try_clone()) else { continue };
                         answer(back, near, from, delay, letters.clone(), over.clone());
@@ -137,16 +170,12 @@ impl Relay {
                     }
                 };
                 let Ok(socket) = socket else { continue };
-                let letter = Letter {
-                    due: Instant::now() + delay,
-                    socket,
-                    to: target,
-                    bytes: bytes[..length].to_vec(),
-                };
+                let letter =
+                    Letter { due: Instant::now() + delay, socket, to, bytes: bytes[..length].to_vec() };
                 let _ = letters.try_send(letter);
             }
         });
-        Ok(Self { at, ended, host, delay })
+        Ok(Self { at, ended })
     }
 }
 
@@ -170,32 +199,6 @@ fn answer(
             let _ = letters.try_send(letter);
         }
     });
-}
-
-impl Relay {
-    /// What a datagram there and back takes over a relay like this one, at the median of some.
-    pub(crate) fn round_trip(&self) -> Result<Duration> {
-        let echo = self.host.enter(|| UdpSocket::bind("127.0.0.2:5236"))??;
-        let over =
-            Self::start(self.host.clone(), Ipv4Addr::LOCALHOST, Ipv4Addr::new(127, 0, 0, 2), self.delay)?;
-        thread::spawn(move || {
-            let _ = echo.set_read_timeout(Some(PATIENCE));
-            let mut bytes = [0; 64];
-            while let Ok((length, from)) = echo.recv_from(&mut bytes) {
-                let _ = echo.send_to(&bytes[..length], from);
-            }
-        });
-        let asking = self.host.enter(|| UdpSocket::bind("127.0.0.1:0"))??;
-        asking.set_read_timeout(Some(PATIENCE))?;
-        let mut took = Vec::new();
-        for _ in 0..21 {
-            let began = Instant::now();
-            asking.send_to(b"there and back", over.at)?;
-            asking.recv(&mut [0; 64])?;
-            took.push(began.elapsed());
-        }
-        Ok(percentile(&took, 50))
-    }
 }
 
 impl Drop for Relay {

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, StatusCode};
 use island_bridge::bridge::Bridge;
-use island_bridge::frame::tunnel::{Opened as FarEnd, TunnelFailure};
+use island_bridge::frame::tunnel::{Opened as Proved, TunnelFailure};
 use island_bridge::tunnel::{self, Dial, Dialled, Io, Open, along};
 use isle_mesh::member::{Member, MemberId};
 use isle_mesh::mesh::Mesh;
@@ -16,6 +16,7 @@ use isle_mesh::path::Path;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
+use super::carrier::Carrier;
 use super::dial::{self, Proven};
 use crate::endpoint::Endpoints;
 use crate::http::accept::{Far, Opened};
@@ -41,6 +42,7 @@ struct Parts {
     bridge: Bridge,
     upstreams: Upstreams,
     endpoints: Arc<Endpoints>,
+    carrier: Carrier,
 }
 
 impl std::fmt::Debug for Tunnels {
@@ -50,8 +52,9 @@ impl std::fmt::Debug for Tunnels {
 }
 
 impl Tunnels {
-    pub(super) fn attach(&self, mesh: Mesh, bridge: Bridge) {
-        let parts = Parts { mesh, bridge, upstreams: Upstreams::default(), endpoints: Arc::default() };
+    pub(super) fn attach(&self, mesh: Mesh, bridge: Bridge, carrier: Carrier) {
+        let (upstreams, endpoints) = (Upstreams::default(), Arc::default());
+        let parts = Parts { mesh, bridge, upstreams, endpoints, carrier };
         // It is attached once, when it begins to run.
         let _ = self.parts.set(parts);
     }
@@ -63,26 +66,36 @@ impl Tunnels {
         if !parts.mesh.may_ask(request.peer.ip()) {
             return Err(answer(not_on_link()));
         }
-        let opened = parts.connect(request).await.map_err(|failure| answer(problem(failure, request)));
-        let (dialled, unsent) = opened?;
+        let opening = {
+            let (parts, request) = (parts.clone(), request.clone());
+            async move { parts.connect(&request).await }
+        };
+        // There, so that the far end belongs to whoever carries.
+        let opened = parts.carrier.run(opening).await.unwrap_or(Err(TunnelFailure::NoRoute));
+        let (Dialled { io, opened }, unsent) = opened.map_err(|failure| answer(problem(failure, request)))?;
         let mut headers = HeaderMap::new();
-        passage::put_proof(&mut headers, dialled.opened.dialled, &dialled.opened.proof);
-        Ok(Opened { far: Box::new(FarIo(dialled.io)), unsent, headers })
+        passage::put_proof(&mut headers, opened.dialled, &opened.proof);
+        Ok(Opened { far: Box::new(FarEnd { io, carrier: parts.carrier.clone() }), unsent, headers })
     }
 }
 
 /// The far end, for whoever holds the near one.
-struct FarIo(Box<dyn Io>);
+struct FarEnd {
+    io: Box<dyn Io>,
+    carrier: Carrier,
+}
 
-impl Far for FarIo {
-    fn carry<'a>(
-        &'a mut self,
-        first: Bytes,
-        near: &'a mut TcpStream,
-    ) -> BoxFuture<'a, io::Result<(u64, u64)>> {
+impl Far for FarEnd {
+    fn carry(self: Box<Self>, first: Bytes, near: TcpStream) -> BoxFuture<'static, io::Result<(u64, u64)>> {
         Box::pin(async move {
-            self.0.write_all(&first).await?;
-            self.0.carry(near).await
+            let Self { mut io, carrier } = *self;
+            let near = near.into_std()?;
+            let carrying = async move {
+                let mut near = dial::Carried::new(TcpStream::from_std(near)?);
+                io.write_all(&first).await?;
+                io.carry(&mut near).await
+            };
+            carrier.run(carrying).await.map_err(io::Error::other)?
         })
     }
 }
@@ -117,7 +130,7 @@ impl Parts {
 
     async fn member(&self, member: &Member, nonce: &[u8; 16]) -> Result<Dialled, TunnelFailure> {
         let Proven { stream, proof, dialled } = dial::dial(&self.mesh, member, nonce).await?;
-        Ok(Dialled { io: Box::new(dial::Carried::new(stream)), opened: FarEnd { dialled, proof } })
+        Ok(Dialled { io: Box::new(dial::Carried::new(stream)), opened: Proved { dialled, proof } })
     }
 
     /// Asks another bridge of our own island to take a tunnel on.
@@ -142,7 +155,7 @@ impl Parts {
             TunnelFailure::NoRoute
         })?;
         let (dialled, proof) = passage::proof_in(&headers).ok_or(TunnelFailure::NotProven)?;
-        let opened = FarEnd { dialled, proof: proof.into() };
+        let opened = Proved { dialled, proof: proof.into() };
         Ok(Dialled { io: Box::new(dial::Carried::new(stream).behind(rest)), opened })
     }
 }

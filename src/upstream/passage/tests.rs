@@ -75,14 +75,14 @@ impl App for Bridge {
 struct Direct(TcpStream);
 
 impl Far for Direct {
-    fn carry<'a>(
-        &'a mut self,
+    fn carry(
+        mut self: Box<Self>,
         first: Bytes,
-        near: &'a mut TcpStream,
-    ) -> BoxFuture<'a, std::io::Result<(u64, u64)>> {
+        mut near: TcpStream,
+    ) -> BoxFuture<'static, std::io::Result<(u64, u64)>> {
         Box::pin(async move {
             self.0.write_all(&first).await?;
-            tokio::io::copy_bidirectional(near, &mut self.0).await
+            tokio::io::copy_bidirectional(&mut near, &mut self.0).await
         })
     }
 }

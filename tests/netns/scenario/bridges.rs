@@ -36,7 +36,7 @@ pub(super) const SCENARIOS: &[Claim] = &[
 ];
 
 /// How long datagrams take over the sea, each way.
-const DELAY: Duration = Duration::from_millis(20);
+pub(super) const DELAY: Duration = Duration::from_millis(20);
 /// Long for anything that is to cross.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// The figures that only one island has.
@@ -46,7 +46,8 @@ pub(super) const OF_SOUTH: &str = "/figures/shark";
 /// Two islands of five on the same addresses, one link with [`DELAY`]. Each has a figure that the other lacks.
 pub(super) struct Pair {
     pub(super) both: Archipelago,
-    pub(super) relay: Relay,
+    /// Between them; ends with this.
+    _relay: Relay,
 }
 
 impl Pair {
@@ -65,12 +66,19 @@ impl Pair {
         both.start("s-bridge", &allow(&north))?;
         let took = both.complete(10, run.bound(Duration::from_secs(5), Duration::from_secs(1)))?;
         run.measures.add("tables complete after the second of two bridges is ready", took);
-        Ok(Self { both, relay })
+        Ok(Self { both, _relay: relay })
     }
 
     /// A client of an island, and its intermediary.
     pub(super) fn asking(&mut self, island: &str) -> Result<(Host, SocketAddr)> {
         asking(&mut self.both, island)
+    }
+
+    /// Over the sea, between the hosts of the two bridges.
+    pub(super) fn round_trip(&mut self) -> Result<Duration> {
+        let Archipelago { sea, bridges, .. } = &mut self.both;
+        let (north, south) = (&bridges["n-bridge"], &bridges["s-bridge"]);
+        sea.round_trip(&north.host, (&south.host, south.address), DELAY)
     }
 
     pub(super) fn node(&mut self, island: &str, label: &str) -> Result<&Node> {
@@ -103,12 +111,12 @@ fn two_islands(run: &Run) -> Result<()> {
     // The first answer waits for catalogues, too.
     found(&client, hub, OF_SOUTH)?;
     let mut connection = Connection::open(&client, hub)?;
-    let round_trip = pair.relay.round_trip()?;
+    let round_trip = pair.round_trip()?;
     let (mut nears, mut fars, mut hots) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..run.count(20, 200) {
         // Whoever waits for the sea comes back to a machine that has gone to sleep: both begin on one that has.
         for (path, all) in [(OF_NORTH, &mut nears), (OF_SOUTH, &mut fars)] {
-            thread::sleep(round_trip / 2);
+            thread::sleep(DELAY);
             let answer = connection.get(path)?;
             figures::check(path, &answer).map_err(anyhow::Error::msg)?;
             all.push(answer.took);

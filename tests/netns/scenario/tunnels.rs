@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 
 use super::Claim;
-use super::bridges::{OF_NORTH, OF_SOUTH, PATIENCE, Pair, asking, found};
+use super::bridges::{DELAY, OF_NORTH, OF_SOUTH, PATIENCE, Pair, asking, found};
 use crate::archipelago::Archipelago;
 use crate::client::Connection;
+use crate::copier;
 use crate::figures;
 use crate::load::{Load, Plan};
 use crate::measure::percentile;
@@ -23,6 +24,7 @@ mod carrying;
 
 pub(super) const SCENARIOS: &[Claim] = &[
     ("tunnels::what_new_tunnels_cost", new_tunnels),
+    ("tunnels::beside_bridges_that_only_copy", beside_copiers),
     ("tunnels::what_one_island_cannot_admit_another_serves", handed_over),
     ("tunnels::one_that_breaks_before_an_answer_is_made_up_for_elsewhere", broken),
     ("tunnels::beside_bare_quic", carrying::beside_bare_quic),
@@ -85,7 +87,7 @@ fn new_tunnels(run: &Run) -> Result<()> {
     let (client, hub) = pair.asking("north")?;
     found(&client, hub, OF_SOUTH)?;
     found(&client, hub, OF_NORTH)?;
-    let round_trip = pair.relay.round_trip()?;
+    let round_trip = pair.round_trip()?;
     by_bridges(run, &mut pair, &client, round_trip)?;
     by_intermediary(run, &client, hub, round_trip)
 }
@@ -182,6 +184,57 @@ fn by_intermediary(run: &Run, client: &Host, hub: SocketAddr, round_trip: Durati
     let limit = run.bound(Duration::from_millis(30), Duration::from_millis(5));
     ensure!(first <= round_trip * 2 + limit, "a first contact adds {first:?}");
     ensure!(new <= round_trip + limit, "a new tunnel adds {new:?}");
+    Ok(())
+}
+
+/// A request over a kept tunnel, and over the same way by stand-ins that only copy, each beside one to a member nearby.
+fn beside_copiers(run: &Run) -> Result<()> {
+    let mut pair = Pair::start(run)?;
+    let (client, hub) = pair.asking("north")?;
+    found(&client, hub, OF_SOUTH)?;
+    let bridge = pair.both.running("n-bridge")?.http();
+    let near = pair.node("north", "n-p1")?.http();
+    let (member, id) = {
+        let there = pair.node("south", "s-p1")?;
+        (there.http(), there.id().to_owned())
+    };
+    let there = SocketAddr::from((pair.both.bridges["s-bridge"].address, copier::PORT));
+    let relay = pair.both.sea.relay_to(there, DELAY)?;
+    let hosts = ["n-bridge", "s-bridge"].map(|label| &pair.both.bridges[label].host);
+    let at = copier::copy((hosts[0], bridge.ip()), &relay, hosts[1], member)?;
+    let target = format!("{id}:{}", member.port());
+    let (near_ask, far_ask) = (local(OF_NORTH, &near.to_string()), local(OF_SOUTH, &target));
+    let direct = |to: SocketAddr| -> Result<Tunnel> {
+        let stream = client.enter(|| TcpStream::connect(to))??;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        Ok(Tunnel(BufReader::new(stream)))
+    };
+    let (mut nearby, mut copied) = (direct(near)?, direct(at)?);
+    let mut tunnel = Tunnel::ask(&client, bridge, &target, "")?;
+    tunnel.head()?;
+    let round_trip = pair.round_trip()?;
+    let mut took = [Vec::new(), Vec::new(), Vec::new()];
+    for _ in 0..run.count(20, 200) {
+        let all = [(&mut nearby, &near_ask), (&mut tunnel, &far_ask), (&mut copied, &far_ask)];
+        for ((connection, ask), took) in all.into_iter().zip(&mut took) {
+            // Each begins on a machine that has gone to sleep, as it has when the sea's round trip is over.
+            thread::sleep(DELAY);
+            let began = Instant::now();
+            connection.send(ask)?;
+            connection.answer()?;
+            took.push(began.elapsed());
+        }
+    }
+    let [near, tunnel, copied] = took.map(|took| percentile(&took, 50));
+    let over = |took: Duration| took.saturating_sub(near).saturating_sub(round_trip);
+    run.measures.note(format!(
+        "a round trip of {round_trip:?}; beyond it and a local request of {near:?}, medians: a kept tunnel {:?}, bridges that only copy {:?}",
+        over(tunnel),
+        over(copied),
+    ));
+    let limit = over(copied) + run.bound(Duration::from_millis(5), Duration::from_micros(500));
+    ensure!(over(tunnel) <= limit, "the bridges' own part is {:?}", over(tunnel) - over(copied));
     Ok(())
 }
 
