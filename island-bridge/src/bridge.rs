@@ -17,6 +17,7 @@ use ed25519_dalek::SigningKey;
 use isle_mesh::member::MemberId;
 use isle_mesh::wire::MeshTag;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::time::timeout;
 
 use crate::endpoint::{self, Connection, Endpoint, OpenError};
 use crate::frame::tunnel::TunnelFailure;
@@ -26,7 +27,7 @@ pub use crate::link::{EndReason, Words};
 use crate::routes::{self, Choice};
 use crate::session::{Greeting, PROTOCOL};
 use crate::shared::SharedJournal;
-use crate::tunnel::{Dial, Dialled, Lines, Open};
+use crate::tunnel::{Dial, Dialled, Lines, OPEN_MAX, Open};
 
 mod hub;
 mod status;
@@ -298,12 +299,13 @@ impl Bridge {
 
     /// Opens a tunnel along `open.hops`, of which the first is another island than ours. `early` is what comes first in it,
     /// a few KiB at most: it is sent along, and reaches the member once that has proved its key at the far bridge. At most
-    /// eleven seconds. Dropped before it is done, what was opened is closed.
+    /// ten seconds. Dropped before it is done, what was opened is closed.
     ///
     /// # Errors
     /// Why it does not stand.
     pub async fn tunnel(&self, open: Open, early: Bytes) -> Result<Dialled, TunnelFailure> {
-        self.lines.open(open, early).await
+        let opened = timeout(OPEN_MAX, self.lines.open(open, early)).await;
+        opened.unwrap_or(Err(TunnelFailure::Timeout))
     }
 
     /// Opens and takes on no more tunnels, and waits until those that others have through us are over, at most so long.

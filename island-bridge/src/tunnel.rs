@@ -1,8 +1,8 @@
 //! Tunnels: a stream of bytes from a member of one island to a TCP port of a member of another, along a way that whoever
 //! starts it has chosen.
 //!
-//! Each is one QUIC stream of each link on its way. They have connections of their own beside the links', so that what
-//! they carry cannot hold up words. The far end proves its key before a byte is passed on: see
+//! Each is one QUIC stream of each link on its way. They have connections of their own beside the links', so that words do not
+//! wait in their windows. The far end proves its key before a byte is passed on: see
 //! [`Opened`].
 //!
 //! | module | is |
@@ -53,7 +53,7 @@ const DIALLED_MAX: usize = 64;
 /// less than it may wait.
 const WAITING_MAX: usize = 1024;
 /// A tunnel that does not stand after this is given up.
-const OPEN_MAX: Duration = Duration::from_secs(10);
+pub(crate) const OPEN_MAX: Duration = Duration::from_secs(10);
 /// One that could not be dialled for so long is refused as busy, while there is time left to try elsewhere.
 const WAIT_MAX: Duration = Duration::from_secs(5);
 /// So long is waited for a stream when the other side allows no more of them.

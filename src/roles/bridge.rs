@@ -6,11 +6,11 @@
 //! | `desk` | what is done for that user |
 //! | [`token`], [`invites`] | invites: as a word, and as they are kept |
 //! | `pins`, `kept` | keys learned while it ran; small files |
-//! | `carrier` | the thread on which links are worked at and tunnels carried |
 //! | `dial` | the last step of a tunnel: a member of our own island |
 //! | `links` | links as people see them |
 //! | `ledger` | what the mesh tells, as links read it |
 //! | `tunnels` | CONNECT, and tunnels that come over links |
+//! | `worker` | the thread on which links are worked at and tunnels carried |
 //!
 //! What crosses links is decided in `island-bridge`, what counts in the table in `isle-mesh`; this connects the two.
 
@@ -42,15 +42,14 @@ use crate::config::BridgeConfig;
 use crate::http::accept::Opened;
 use crate::http::body::Answer;
 use crate::http::request::Connect;
-use crate::roles::bridge::carrier::CarrierThread;
 use crate::roles::bridge::desk::Desk;
 use crate::roles::bridge::invites::{Door, InviteBook};
 use crate::roles::bridge::ledger::Ledger;
 use crate::roles::bridge::pins::Pins;
-use crate::roles::bridge::tunnels::Tunnels;
+use crate::roles::bridge::tunnels::{Dialler, Tunnels};
+use crate::roles::bridge::worker::WorkerThread;
 pub use kept::KeptError;
 
-mod carrier;
 pub mod control;
 mod desk;
 mod dial;
@@ -61,6 +60,7 @@ mod links;
 mod pins;
 pub mod token;
 mod tunnels;
+mod worker;
 
 /// UDP port of a bridge, and TCP port of its listener.
 pub const BRIDGE_PORT: u16 = 5236;
@@ -85,7 +85,7 @@ pub struct BridgeRole {
 pub struct BridgeWork {
     feeds: Feeds,
     task: BridgeTask,
-    thread: CarrierThread,
+    thread: WorkerThread,
     tunnels: Arc<Tunnels>,
     bridge: Bridge,
     desk: Arc<Desk>,
@@ -136,10 +136,10 @@ impl BridgeRole {
             // Of two targets with one key the last counts: what was given now.
             links: pins.targets().into_iter().chain(config.links.iter().cloned()).collect(),
             invites: Some(Arc::new(Door::new(invites.clone(), pins.clone()))),
-            dialler: Some(tunnels.clone()),
+            dialler: Some(Arc::new(Dialler::of(&tunnels))),
             ..Config::new(name)
         };
-        let thread = CarrierThread::start().map_err(BridgeOpenError::Thread)?;
+        let thread = WorkerThread::start().map_err(BridgeOpenError::Thread)?;
         let (bridge, feeds, task) = {
             let _there = thread.handle().enter();
             bridge::start(settings, identity.signing_key(), tag)?
@@ -264,7 +264,7 @@ impl BridgeWork {
         let Self { feeds, task, thread, tunnels, bridge, desk, is_named } = self;
         // It is run once.
         let _ = desk.mesh.set(mesh.clone());
-        tunnels.attach(mesh.clone(), bridge.clone(), thread.carrier());
+        tunnels.attach(mesh.clone(), bridge.clone(), thread.worker());
         let Feeds { mut words, mut reaches, ways, events, mut islands_left_out } = feeds;
         // They are read off the mesh.
         drop(ways);

@@ -165,7 +165,7 @@ impl Hub {
         }
         self.endpoint.close();
         self.endpoint.wait_closed(CLOSE_MAX).await;
-        for reply in self.leaving.into_iter().flat_map(|leaving| leaving.replies) {
+        for reply in self.leaving.take().into_iter().flat_map(|leaving| leaving.replies) {
             // Whoever asked may have given up waiting.
             let _ = reply.send(());
         }
@@ -349,5 +349,12 @@ impl Hub {
             }
             !is_same
         });
+    }
+}
+
+impl Drop for Hub {
+    /// However it ends: whoever still holds the bridge does not hold its connections, and the socket with them.
+    fn drop(&mut self) {
+        self.lines.end();
     }
 }

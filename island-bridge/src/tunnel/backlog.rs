@@ -40,12 +40,15 @@ struct State {
     behind: Option<Instant>,
     /// When more was last asked for.
     asked: Instant,
+    /// Nothing is read any more: to quinn that is an orderly end, and half of what was said would pass for the whole.
+    is_cut: bool,
 }
 
 impl Backlog {
     pub(super) fn add(&self, recv: RecvStream) -> Arc<Inbound> {
         let now = Instant::now();
-        let inbound = Arc::new(Inbound(Mutex::new(State { recv, behind: Some(now), asked: now })));
+        let inbound =
+            Arc::new(Inbound(Mutex::new(State { recv, behind: Some(now), asked: now, is_cut: false })));
         lock(&self.0).push(Arc::downgrade(&inbound));
         inbound
     }
@@ -84,6 +87,7 @@ impl Inbound {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let mut state = lock(&self.0);
+        state.check()?;
         let before = buffer.filled().len();
         let read = AsyncRead::poll_read(Pin::new(&mut state.recv), context, buffer);
         state.asked = Instant::now();
@@ -101,6 +105,7 @@ impl Inbound {
         chunks: &mut [Bytes],
     ) -> Poll<io::Result<usize>> {
         let mut state = lock(&self.0);
+        state.check()?;
         // It holds nothing between two polls, so a new one each time goes on where the last has stopped.
         let read = pin!(state.recv.read_chunks(chunks)).poll(context);
         state.asked = Instant::now();
@@ -114,9 +119,15 @@ impl Inbound {
     /// What has come and was not read is thrown away, and the other side told to send no more.
     fn cut(&self) {
         let mut state = lock(&self.0);
-        state.behind = None;
+        (state.behind, state.is_cut) = (None, true);
         // Fails only for a stream that is over already.
         let _ = state.recv.stop(BROKEN.into());
+    }
+}
+
+impl State {
+    fn check(&self) -> io::Result<()> {
+        if self.is_cut { Err(io::ErrorKind::ConnectionReset.into()) } else { Ok(()) }
     }
 }
 

@@ -6,6 +6,7 @@ use std::io::{self, IoSlice};
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::task::yield_now;
 
 use super::stream::{Receiving, TunnelStream};
 use super::{Duplex, Sending};
@@ -14,6 +15,8 @@ use super::{Duplex, Sending};
 const READ_BYTES: usize = 64 << 10;
 /// Less than this is copied, for the whole buffer is held until the other side has what is handed over.
 const COPIED_BYTES: usize = 4 << 10;
+/// After so much others on the same thread have their turn: a millisecond's work.
+const TURN_BYTES: u64 = 1 << 20;
 /// Packets written at once: as many as are read at once of a large batch.
 const CHUNKS: usize = 48;
 
@@ -50,7 +53,7 @@ async fn up(mut near: ReadHalf<&mut dyn Duplex>, sending: &mut Sending) -> io::R
             sending.send.write_chunk(buffer.split().freeze()).await?;
         }
         sending.counts.sent(length);
-        sum += length as u64;
+        take_turns(&mut sum, length as u64).await;
     }
 }
 
@@ -63,8 +66,18 @@ async fn down(mut receiving: Receiving<'_>, mut near: WriteHalf<&mut dyn Duplex>
             return Ok(sum);
         }
         let chunks = &mut chunks[..count];
-        sum += chunks.iter().map(|chunk| chunk.len() as u64).sum::<u64>();
+        let length = chunks.iter().map(|chunk| chunk.len() as u64).sum();
         write_all(&mut near, chunks).await?;
+        take_turns(&mut sum, length).await;
+    }
+}
+
+/// Counts what was moved, and lets others go on now and then.
+async fn take_turns(sum: &mut u64, length: u64) {
+    let turn = *sum / TURN_BYTES;
+    *sum += length;
+    if *sum / TURN_BYTES > turn {
+        yield_now().await;
     }
 }
 

@@ -18,6 +18,8 @@ use super::{
 };
 use crate::endpoint::{Closing, Connection};
 
+/// Connections for tunnels that are kept of one peer: the newest, and the one before, whose tunnels go on.
+const CARRIERS_MAX: usize = 2;
 /// A connection that is being made is waited for so long.
 const CARRIER_WAIT: Duration = Duration::from_secs(1);
 
@@ -43,8 +45,8 @@ struct State {
     island: String,
     /// Links that are up, by peer.
     lines: BTreeMap<MemberId, Line>,
-    /// Connections for tunnels, by peer; they may come before their link is up here.
-    carriers: BTreeMap<MemberId, Carrier>,
+    /// Connections for tunnels, by peer, the newest last; they may come before their link is up here.
+    carriers: BTreeMap<MemberId, Vec<Carrier>>,
     counts: BTreeMap<MemberId, Counts>,
     /// Members that are dialled for a peer: of each link its own, so that none holds up another.
     diallings: BTreeMap<MemberId, Arc<Dialling>>,
@@ -108,19 +110,45 @@ impl Lines {
 
     /// That link is down: what goes over it has lost its other end, too.
     pub(crate) fn down(&self, peer: MemberId) {
-        let carrier = self.change(|state| {
+        let carriers = self.change(|state| {
             state.lines.remove(&peer);
             state.carriers.remove(&peer)
         });
-        if let Some(carrier) = carrier {
+        for carrier in carriers.into_iter().flatten() {
             carrier.connection.close(Closing::Ended);
         }
     }
 
-    /// A connection for tunnels to or from a peer that has a link. In place of the one before, whose tunnels go on.
+    /// All links are over.
+    pub(crate) fn end(&self) {
+        let carriers = self.change(|state| {
+            state.lines.clear();
+            std::mem::take(&mut state.carriers)
+        });
+        for carrier in carriers.into_values().flatten() {
+            carrier.connection.close(Closing::Ended);
+        }
+    }
+
+    /// Whoever has made connections for tunnels beside a link makes no more: without a link they are over.
+    pub(crate) fn settle(&self, peer: MemberId) {
+        if !self.lock().lines.contains_key(&peer) {
+            self.down(peer);
+        }
+    }
+
+    /// A connection for tunnels to or from a peer that has a link. In place of the one before, whose tunnels go on; those of
+    /// earlier ones are cut.
     pub(crate) fn carry(&self, connection: Connection) -> Carrier {
         let carrier = Carrier { connection, backlog: Backlog::default() };
-        self.change(|state| state.carriers.insert(carrier.connection.peer(), carrier.clone()));
+        let earlier = self.change(|state| {
+            let carriers = state.carriers.entry(carrier.connection.peer()).or_default();
+            carriers.push(carrier.clone());
+            (carriers.len() > CARRIERS_MAX).then(|| carriers.remove(0))
+        });
+        if let Some(earlier) = earlier {
+            earlier.connection.close(Closing::Replaced);
+        }
         carrier
     }
 
@@ -128,8 +156,9 @@ impl Lines {
     pub(super) fn gone(&self, connection: &Connection) {
         self.change(|state| {
             let peer = connection.peer();
-            let is_it = |kept: &Carrier| kept.connection.quic().stable_id() == connection.quic().stable_id();
-            if state.carriers.get(&peer).is_some_and(is_it) {
+            let Some(carriers) = state.carriers.get_mut(&peer) else { return };
+            carriers.retain(|kept| kept.connection.quic().stable_id() != connection.quic().stable_id());
+            if carriers.is_empty() {
                 state.carriers.remove(&peer);
             }
         });
@@ -244,7 +273,7 @@ impl Lines {
             lines.partition(|(peer, _)| state.carriers.contains_key(*peer));
         let cheapest = ready.into_iter().min_by_key(|(_, line)| line.cost).map(|(peer, _)| *peer);
         if let Some(peer) = cheapest
-            && let Some(carrier) = state.carriers.get(&peer).cloned()
+            && let Some(carrier) = state.carriers.get(&peer).and_then(|carriers| carriers.last()).cloned()
         {
             return Ok(Onward::Line(carrier, state.counts.entry(peer).or_default().clone()));
         }

@@ -89,7 +89,11 @@ async fn tunnel_in(lines: Lines, peer: MemberId, send: SendStream, mut recv: Rec
     counts.received(length - rest.len());
     let mut near = TunnelStream::new(sending, backlog.add(recv), rest);
     match near.carry(&mut *io).await {
-        Ok((down, up)) => debug!(member = %target.short(), up, down, "tunnel over"),
+        Ok((down, up)) => {
+            // Whoever counts the tunnel as over may close the connection, and with it what is still on its way.
+            near.arrived().await;
+            debug!(member = %target.short(), up, down, "tunnel over");
+        }
         Err(error) => debug!(member = %target.short(), %error, "tunnel broke"),
     }
 }

@@ -119,6 +119,15 @@ impl TunnelStream {
         (&mut self.sending, Receiving { inbound: &self.inbound, rest: &mut self.rest, counts })
     }
 
+    /// Waits until the other side has all that was written, once that is finished, or takes no more.
+    pub(super) fn arrived(&self) -> impl Future<Output = ()> + Send + use<> {
+        let stopped = self.sending.send.stopped();
+        async {
+            // The reason says nothing that anybody waits for.
+            let _ = stopped.await;
+        }
+    }
+
     /// Both halves have come to an orderly end.
     pub(super) fn is_over(&mut self) {
         self.sending.is_over = true;

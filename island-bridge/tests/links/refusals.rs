@@ -90,7 +90,7 @@ async fn versions_and_names_that_do_not_fit_are_refused_on_both_sides() {
 
 /// One invite, for one use.
 #[derive(Default)]
-struct OneInvite(Mutex<Option<MemberId>>);
+pub(crate) struct OneInvite(Mutex<Option<MemberId>>);
 
 const SECRET: [u8; 32] = [9; 32];
 

@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::node::{MESH, Node, config, id, key, loopback, target};
+use crate::refusals::OneInvite;
 
 /// Ports that members of this test listen at, and how they behave.
 const ECHO: u16 = 1;
@@ -332,6 +333,21 @@ async fn many_that_are_not_read_do_not_hold_up_the_others() {
     // As many as may be behind stay whole, and the others are cut; one more for each of the ten that was slow for a moment.
     let left = south.shows(1, |link| link.tunnels.open <= 12).await.tunnels.open;
     assert!(left >= 2, "{left}");
+    // Nobody takes half of it for the whole.
+    let (mut whole, mut buffer) = (0, vec![0; 256 << 10]);
+    for mut tunnel in unread {
+        let mut read = 1;
+        let broke = loop {
+            match timeout(PATIENCE, tunnel.io.read(&mut buffer)).await.unwrap() {
+                Ok(0) => break false,
+                Ok(length) => read += length,
+                Err(_) => break true,
+            }
+        };
+        assert!(broke || read == MUCH, "{read} of {MUCH}");
+        whole += usize::from(!broke);
+    }
+    assert!((2..=12).contains(&whole), "{whole}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -402,6 +418,41 @@ async fn strangers_have_no_tunnels() {
     let error = timeout(PATIENCE, connection.quic().closed()).await.unwrap();
     assert!(matches!(Closing::of(&error), Some(Closing::Refused(_))), "{error:?}");
     assert_eq!(island.dialled.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn who_may_show_an_invite_has_no_tunnels_yet() {
+    let (mut config, island) = with_island(config("south", &[]));
+    config.invites = Some(Arc::new(OneInvite::default()));
+    let south = Node::start(2, config);
+    let stranger = Endpoint::open(&loopback(0), &key(3), MESH).unwrap();
+    // The link waits for what it says.
+    let link = stranger.dial(id(2), south.addr(), Purpose::Link).await.unwrap();
+    south.bridge.status().await;
+    let connection = stranger.dial(id(2), south.addr(), Purpose::Tunnels).await.unwrap();
+    let error = timeout(PATIENCE, connection.quic().closed()).await.unwrap();
+    assert!(matches!(Closing::of(&error), Some(Closing::Refused(_))), "{error:?}");
+    assert!(link.quic().close_reason().is_none());
+    assert_eq!(island.dialled.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn connections_for_tunnels_are_few_and_end_with_the_link() {
+    let (_north, south, _) = pair().await;
+    let north_key = Endpoint::open(&loopback(0), &key(1), MESH).unwrap();
+    let mut connections = Vec::new();
+    for _ in 0..3 {
+        connections.push(north_key.dial(id(2), south.addr(), Purpose::Tunnels).await.unwrap());
+    }
+    let error = timeout(PATIENCE, connections[0].quic().closed()).await.unwrap();
+    assert_eq!(Closing::of(&error), Some(Closing::Replaced), "{error:?}");
+    assert!(south.bridge.unlink(id(1)).await);
+    for connection in &connections {
+        timeout(PATIENCE, connection.quic().closed()).await.unwrap();
+    }
+    let late = north_key.dial(id(2), south.addr(), Purpose::Tunnels).await.unwrap();
+    let error = timeout(PATIENCE, late.quic().closed()).await.unwrap();
+    assert!(matches!(Closing::of(&error), Some(Closing::Refused(_))), "{error:?}");
 }
 
 #[tokio::test]

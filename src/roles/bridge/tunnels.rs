@@ -1,7 +1,7 @@
 //! Tunnels: for members of our island, who ask by CONNECT, and for those of others, whose come over links.
 
 use std::io;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -13,11 +13,13 @@ use island_bridge::tunnel::{self, Dial, Dialled, Io, Open, along};
 use isle_mesh::member::{Member, MemberId};
 use isle_mesh::mesh::Mesh;
 use isle_mesh::path::Path;
+use socket2::SockRef;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 
-use super::carrier::Carrier;
 use super::dial::{self, Proven};
+use super::worker::Worker;
 use crate::endpoint::Endpoints;
 use crate::http::accept::{Far, Opened};
 use crate::http::body::Answer;
@@ -27,6 +29,8 @@ use crate::upstream::Upstreams;
 use crate::upstream::passage;
 use crate::upstream::place::{Passage, Place};
 
+/// Tunnels that other bridges may be asked at once to take on. Guessed: one answers within a few round trips.
+const HANDED_MAX: usize = 64;
 /// Another bridge that has to prove its key first gets this long for it.
 const PROOF_WAIT: Duration = Duration::from_secs(1);
 
@@ -42,7 +46,9 @@ struct Parts {
     bridge: Bridge,
     upstreams: Upstreams,
     endpoints: Arc<Endpoints>,
-    carrier: Carrier,
+    worker: Worker,
+    /// Tunnels that other bridges are asked to take on.
+    handing: Arc<Semaphore>,
 }
 
 impl std::fmt::Debug for Tunnels {
@@ -52,9 +58,10 @@ impl std::fmt::Debug for Tunnels {
 }
 
 impl Tunnels {
-    pub(super) fn attach(&self, mesh: Mesh, bridge: Bridge, carrier: Carrier) {
+    pub(super) fn attach(&self, mesh: Mesh, bridge: Bridge, worker: Worker) {
         let (upstreams, endpoints) = (Upstreams::default(), Arc::default());
-        let parts = Parts { mesh, bridge, upstreams, endpoints, carrier };
+        let handing = Arc::new(Semaphore::new(HANDED_MAX));
+        let parts = Parts { mesh, bridge, upstreams, endpoints, worker, handing };
         // It is attached once, when it begins to run.
         let _ = self.parts.set(parts);
     }
@@ -71,31 +78,35 @@ impl Tunnels {
             async move { parts.connect(&request).await }
         };
         // There, so that the far end belongs to whoever carries.
-        let opened = parts.carrier.run(opening).await.unwrap_or(Err(TunnelFailure::NoRoute));
+        let opened = parts.worker.run(opening).await.unwrap_or(Err(TunnelFailure::NoRoute));
         let (Dialled { io, opened }, unsent) = opened.map_err(|failure| answer(problem(failure, request)))?;
         let mut headers = HeaderMap::new();
         passage::put_proof(&mut headers, opened.dialled, &opened.proof);
-        Ok(Opened { far: Box::new(FarEnd { io, carrier: parts.carrier.clone() }), unsent, headers })
+        Ok(Opened { far: Box::new(FarEnd { io, worker: parts.worker.clone() }), unsent, headers })
     }
 }
 
 /// The far end, for whoever holds the near one.
 struct FarEnd {
     io: Box<dyn Io>,
-    carrier: Carrier,
+    worker: Worker,
 }
 
 impl Far for FarEnd {
     fn carry(self: Box<Self>, first: Bytes, near: TcpStream) -> BoxFuture<'static, io::Result<(u64, u64)>> {
         Box::pin(async move {
-            let Self { mut io, carrier } = *self;
+            let Self { mut io, worker } = *self;
             let near = near.into_std()?;
+            // Until all has been said it is reset when it is closed, whoever closes it and why.
+            SockRef::from(&near).set_linger(Some(Duration::ZERO))?;
             let carrying = async move {
-                let mut near = dial::Carried::new(TcpStream::from_std(near)?);
+                let mut near = TcpStream::from_std(near)?;
                 io.write_all(&first).await?;
-                io.carry(&mut near).await
+                let moved = io.carry(&mut near).await?;
+                SockRef::from(&near).set_linger(None)?;
+                Ok(moved)
             };
-            carrier.run(carrying).await.map_err(io::Error::other)?
+            worker.run(carrying).await.map_err(io::Error::other)?
         })
     }
 }
@@ -135,6 +146,8 @@ impl Parts {
 
     /// Asks another bridge of our own island to take a tunnel on.
     async fn through(&self, bridge: MemberId, open: Open, early: Bytes) -> Result<Dialled, TunnelFailure> {
+        // Of two that have both lost their link each may ask the other, until they hear of it.
+        let _turn = self.handing.try_acquire().map_err(|_| TunnelFailure::Busy)?;
         let other = self.mesh.table().get(&bridge).filter(|member| !member.far && member.is_choosable());
         let other = other.ok_or(TunnelFailure::NoRoute)?;
         let deadline = Instant::now() + PROOF_WAIT;
@@ -160,16 +173,30 @@ impl Parts {
     }
 }
 
-impl Dial for Tunnels {
+/// Where tunnels of others end. It does not keep the bridge, which has it.
+pub(super) struct Dialler(Weak<Tunnels>);
+
+impl Dialler {
+    pub(super) fn of(tunnels: &Arc<Tunnels>) -> Self {
+        Self(Arc::downgrade(tunnels))
+    }
+
+    fn parts(&self) -> Result<Parts, TunnelFailure> {
+        let tunnels = self.0.upgrade().ok_or(TunnelFailure::NoRoute)?;
+        tunnels.parts.get().cloned().ok_or(TunnelFailure::NoRoute)
+    }
+}
+
+impl Dial for Dialler {
     fn member(
         &self,
         target: MemberId,
         port: u16,
         nonce: [u8; 16],
     ) -> tunnel::BoxFuture<Result<Dialled, TunnelFailure>> {
-        let parts = self.parts.get().cloned();
+        let parts = self.parts();
         Box::pin(async move {
-            let parts = parts.ok_or(TunnelFailure::NoRoute)?;
+            let parts = parts?;
             let member = dial::announced(&parts.mesh, &target, port)?;
             // From here on nobody's way leads on but that of whoever began it.
             if member.far { Err(TunnelFailure::Forbidden) } else { parts.member(&member, &nonce).await }
@@ -182,8 +209,8 @@ impl Dial for Tunnels {
         open: Open,
         early: Bytes,
     ) -> tunnel::BoxFuture<Result<Dialled, TunnelFailure>> {
-        let parts = self.parts.get().cloned();
-        Box::pin(async move { parts.ok_or(TunnelFailure::NoRoute)?.through(bridge, open, early).await })
+        let parts = self.parts();
+        Box::pin(async move { parts?.through(bridge, open, early).await })
     }
 }
 

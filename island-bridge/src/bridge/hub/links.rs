@@ -242,9 +242,11 @@ impl Hub {
         let _ = self.outlets.events.send(Event::LinkUp { peer, greeting });
     }
 
-    /// A connection for tunnels: whoever has a link with us may have one.
+    /// A connection for tunnels: whoever may link with us and does may have one. Who is about to show an invite may not.
     pub(super) fn carry(&mut self, connection: Connection) {
-        if self.leaving.is_some() || !self.links.contains_key(&connection.peer()) {
+        let peer = connection.peer();
+        let has_link = self.known.contains_key(&peer) && self.links.contains_key(&peer);
+        if self.leaving.is_some() || !has_link {
             return connection.close(Closing::Refused(Refusal::UnknownKey));
         }
         let (lines, carrier) = (self.lines.clone(), self.lines.carry(connection));
@@ -273,11 +275,12 @@ impl Hub {
         }
         let bookmark = bookmark.filter(|_| self.known.contains_key(&peer));
         self.junction.down(now.into_std(), &peer, bookmark);
+        if !matches!(reason, EndReason::Replaced) {
+            // Also where it was never up: there may be tunnels of the one that it replaced.
+            self.lines.down(peer);
+        }
         if live.greeting.is_some() {
             info!(peer = %peer.short(), %reason, "link down");
-            if !matches!(reason, EndReason::Replaced) {
-                self.lines.down(peer);
-            }
             // Nobody may be listening.
             let _ = self.outlets.events.send(Event::LinkDown { peer, reason });
         }
@@ -305,6 +308,7 @@ async fn carriers(endpoint: &Endpoint, lines: &Lines, link: &Connection) {
         () = keep => {}
         _ = link.quic().closed() => {}
     }
+    lines.settle(link.peer());
 }
 
 /// Whether of two connections of the same nodes the new one is kept. Of two that the same side has dialled it is, for
