@@ -270,7 +270,8 @@ impl Api {
         let shared = self.shared.clone();
         let rendered = tokio::task::spawn_blocking(move || {
             let at = Instant::now();
-            gauges::set(&shared.source.table().all(), shared.state(), shared.feed.readers());
+            let (members, islands) = (shared.source.table().all(), shared.source.islands());
+            gauges::set(&members, &islands, shared.state(), shared.feed.readers());
             gauges::export(&shared.source.counts());
             Rendered { version: 0, at, body: shared.metrics.render().into() }
         });

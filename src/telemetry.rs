@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::sync::OnceLock;
 
+use tracing::level_filters::{LevelFilter, STATIC_MAX_LEVEL};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -31,6 +32,10 @@ impl Verbosity {
             Self::Quiet => "warn",
             Self::Normal => "warn,isle=info,isle_mesh=info,island_bridge=info",
             Self::Debug => "warn,isle=debug,isle_mesh=debug,island_bridge=debug",
+            // Others' programs may be built without it; asked for all the same, the library complains in its own words.
+            Self::Trace if STATIC_MAX_LEVEL < LevelFilter::TRACE => {
+                "info,isle=debug,isle_mesh=debug,island_bridge=debug"
+            }
             Self::Trace => "info,isle=trace,isle_mesh=trace,island_bridge=trace",
         }
     }

@@ -145,6 +145,8 @@ pub struct Membership {
     /// Our farewell, and how many copies of it are still to be sent.
     farewell: Option<(Bytes, usize)>,
     stop: Option<StopReason>,
+    /// How often we have taken a greater epoch because ours was in use.
+    outlived: u32,
     counters: Counters,
     event_number: u64,
     looked: Looked,
@@ -221,6 +223,7 @@ impl Membership {
             leaving: false,
             farewell: None,
             stop: None,
+            outlived: 0,
             counters: Counters::default(),
             event_number: 0,
             looked: Looked::default(),

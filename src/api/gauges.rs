@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use isle_mesh::event::EventKind;
 use isle_mesh::member::{Member, Standing};
+use isle_mesh::mesh::Islands;
 use isle_mesh::metrics::Counts;
-use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
+use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge};
 
 use crate::api::ready::State;
 
@@ -14,7 +15,7 @@ const STANDINGS: [Standing; 4] = [Standing::Alive, Standing::Suspect, Standing::
 const ROLES: [&str; 4] = ["pieces", "intermediary", "bridge", "other"];
 
 /// Sets the gauges of the table and of this node.
-pub fn set(members: &[Arc<Member>], ready: State, event_streams: usize) {
+pub fn set(members: &[Arc<Member>], islands: &Islands, ready: State, event_streams: usize) {
     for standing in STANDINGS {
         let count = members.iter().filter(|member| member.standing == standing).count();
         gauge!("isle_mesh_members", "standing" => standing.as_str()).set(count as f64);
@@ -29,6 +30,12 @@ pub fn set(members: &[Arc<Member>], ready: State, event_streams: usize) {
             }
         };
         gauge!("isle_mesh_members_by_role", "role" => role).set(alive().filter(has).count() as f64);
+    }
+    let unreachable = alive().filter(|member| !member.reachable).count();
+    gauge!("isle_mesh_members_unreachable").set(unreachable as f64);
+    for (state, is_reachable) in [("reachable", true), ("unreachable", false)] {
+        let count = islands.values().filter(|island| island.reachable == is_reachable).count();
+        gauge!("isle_mesh_islands", "state" => state).set(count as f64);
     }
     gauge!("isle_ready").set(f64::from(u8::from(ready.is_ready())));
     gauge!("isle_draining").set(f64::from(u8::from(ready.draining.is_some())));
@@ -98,6 +105,23 @@ pub fn describe() {
     gauge!("isle_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     describe_gauge!("isle_mesh_members", "Members listed, this node included");
     describe_gauge!("isle_mesh_members_by_role", "Members alive, by what they do");
+    describe_gauge!(
+        "isle_mesh_members_unreachable",
+        "Members alive that cannot be asked from here: not heard, or on an island without a way"
+    );
+    describe_gauge!("isle_mesh_islands", "Other islands, by whether there is a way to them");
+    describe_counter!(
+        "isle_requests_shed_total",
+        "Requests that this intermediary was too full for, and what it did"
+    );
+    for action in ["forward", "redirect", "refuse"] {
+        counter!("isle_requests_shed_total", "action" => action, "reason" => "full").absolute(0);
+    }
+    describe_histogram!(
+        "isle_upstream_duration_seconds",
+        Unit::Seconds,
+        "How long asking another node for something took, by how that ended"
+    );
     describe_gauge!("isle_ready", "1 when /readyz answers 200");
     describe_gauge!("isle_draining", "1 once this node has said that it stops");
     describe_gauge!("isle_event_streams", "Open /events streams");

@@ -257,7 +257,7 @@ pub fn advice(reason: Reason) -> Option<&'static str> {
             Some("Give one of the two a --state-dir of its own: a copied directory holds a copied key.")
         }
         Reason::NoAddress => Some("Start it with --advertise IP, an address that this host can reach."),
-        Reason::IslandUnreachable => Some("Look at the links between the islands with: isle links"),
+        Reason::IslandUnreachable => Some("Look at its links on each bridge's host with: isle bridge links"),
         Reason::SameNameOrSplit => Some(
             "Give one of the two islands another name with --island NAME, or mend the network between the halves.",
         ),

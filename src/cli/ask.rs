@@ -93,7 +93,7 @@ pub fn failed(error: &AskError) -> Failure {
         AskError::Unknown { .. } => failure.advise("give an address instead: --at http://192.168.1.20:5235"),
         AskError::Unreachable { authority, .. } => failure
             .advise(format!("is a node running there? On its host: isle status --at http://{authority}")),
-        AskError::Broken { .. } | AskError::Late { .. } => {
+        AskError::Ended { .. } | AskError::Broken { .. } | AskError::Late { .. } => {
             failure.advise("try again; see who is there with: isle members")
         }
         AskError::Strange { .. } => {

@@ -67,6 +67,12 @@ pub enum AskError {
         /// What hyper said.
         source: hyper::Error,
     },
+    /// It has ended its events in good order, as a node does that stops.
+    #[error("{authority} ended its events: it stops, or is asked by too many")]
+    Ended {
+        /// Where.
+        authority: String,
+    },
     /// It did not answer in time.
     #[error("{authority} did not answer within {} s", ANSWER_TIMEOUT.as_secs())]
     Late {

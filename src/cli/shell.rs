@@ -110,7 +110,10 @@ pub fn key(key: &Key) -> Result<Exit, Failure> {
             if let Some(parent) = dir.parent() {
                 std::fs::create_dir_all(parent).map_err(|error| failed(&error))?;
             }
-            Identity::open(&dir).map_err(|error| failed(&error))?.id()
+            let made = Identity::open(&dir).map_err(|error| failed(&error))?.id();
+            // Somebody who wanted that of another directory should see it.
+            eprintln!("made a new key in {}", dir.display());
+            made
         }
     };
     print(format!("{id}\n"))?;

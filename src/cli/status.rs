@@ -143,11 +143,12 @@ fn about_island(page: &MembersPage, island: &IslandView, ready: &ReadyView) -> S
         counts.join(", ")
     };
     let here = count(&[Stand::Alive, Stand::Draining, Stand::Unreachable, Stand::Suspect]);
-    let mut text = format!("{}: {here}", counted(island.members, "member", "members"));
-    // Not counted as members any more, but somebody may want them back.
-    let down = count(&[Stand::Down]);
-    if !down.is_empty() {
-        text.push_str(&format!("; {down}"));
+    // Who is down is not counted as a member any more, but somebody may want it back.
+    let standings: Vec<String> =
+        [here, count(&[Stand::Down])].into_iter().filter(|counts| !counts.is_empty()).collect();
+    let mut text = counted(island.members, "member", "members");
+    if !standings.is_empty() {
+        text.push_str(&format!(": {}", standings.join("; ")));
     }
     if island.name == page.me.island {
         let complete =

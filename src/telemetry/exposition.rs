@@ -82,7 +82,9 @@ impl Exposition {
             add(lines, key, "", None, counter.load(Ordering::Relaxed));
         });
         registry.visit_gauges(|key, gauge| {
-            let lines = lines_of(&mut families, key, "gauge");
+            // Counters of ours are whole numbers, so one of seconds is kept as a gauge.
+            let kind = if key.name().ends_with("_total") { "counter" } else { "gauge" };
+            let lines = lines_of(&mut families, key, kind);
             add(lines, key, "", None, Number(f64::from_bits(gauge.load(Ordering::Relaxed))));
         });
         registry.visit_histograms(|key, durations| {

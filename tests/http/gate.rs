@@ -139,6 +139,7 @@ async fn http_1_0_is_answered_and_closed_unless_asked_otherwise() {
     let node = start().await;
     let answer = node.exchange("GET /x HTTP/1.0\r\nHost: a\r\n\r\n").await;
     assert_eq!(status(&answer), 200);
+    assert!(has(&answer, "connection: close") && !has(&answer, "keep-alive"), "{answer}");
     let streamed = node.exchange("GET /stream?frames=3 HTTP/1.0\r\nHost: a\r\n\r\n").await;
     let body = streamed.split_once("\r\n\r\n").unwrap().1;
     assert_eq!(body.len(), 3 * 1024, "not chunked: {streamed}");

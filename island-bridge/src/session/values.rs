@@ -94,7 +94,7 @@ pub enum Event {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DownReason {
     /// Nothing was heard for so long.
-    #[error("nothing heard for {0:?}")]
+    #[error("nothing heard for {:.1} s", .0.as_secs_f32())]
     Silent(Duration),
     /// We refused it.
     #[error("refused: {0}")]

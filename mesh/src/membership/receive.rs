@@ -13,6 +13,9 @@ use crate::table::{Advance, Via};
 use crate::verify::{Refused, Verified, Word, peek, verify_as};
 use crate::wire::{Beacon, Header, Message, SIGNATURE_BYTES, WIRE_VERSION, kind};
 
+/// So often a node that starts takes an epoch above one in use: others may know it by words of several lives. Guessed.
+const OUTLIVED_MAX: u32 = 8;
+
 impl Membership {
     /// Takes in one datagram.
     ///
@@ -217,8 +220,12 @@ impl Membership {
     }
 
     /// Our key has said something in `epoch` that we did not: start above it, or stop.
+    ///
+    /// An old life says no more, so being above it once is nearly always enough; another node that has just started with the
+    /// same key starts above us in turn, and so on.
     pub(super) fn outlive(&mut self, now: Instant, epoch: Epoch) {
-        if now.saturating_duration_since(self.started) > join::STARTING {
+        self.outlived += 1;
+        if now.saturating_duration_since(self.started) > join::STARTING || self.outlived > OUTLIVED_MAX {
             self.stop = Some(StopReason::KeyInUse(epoch));
         } else if self.identity.raise_epoch_above(epoch).is_err() {
             self.stop = Some(StopReason::NoEpochAbove(epoch));

@@ -324,6 +324,18 @@ fn a_kept_key_that_lost_its_epoch_starts_above_its_old_words() {
 }
 
 #[test]
+fn of_two_that_start_with_one_key_one_stops_at_once() {
+    let mut wire = Wire::of(1);
+    let both = [7, 8].map(|node| wire.add(settings(node), Identity::for_test(1)));
+    wire.run_for(SECOND);
+    let stopped = |node: &usize| matches!(wire.nodes[*node].stopped(), Some(StopReason::KeyInUse(_)));
+    assert_eq!(both.iter().filter(|node| stopped(node)).count(), 1);
+    let id = wire.nodes[both[0]].id();
+    let seen = wire.nodes[0].members().find(|member| member.id == id).unwrap();
+    assert!(seen.stamp.epoch <= Epoch(20), "{:?}", seen.stamp);
+}
+
+#[test]
 fn a_copy_by_another_path_is_neither_verified_nor_answered_again() {
     let mut wire = Wire::of(1);
     let hello = Message::Hello(crate::wire::Hello {

@@ -175,7 +175,7 @@ impl Events {
                 Ok(Some(Err(source))) => {
                     AskError::Broken { authority: self.client.authority.clone(), source }
                 }
-                Ok(None) => self.client.strange("its events ended"),
+                Ok(None) => AskError::Ended { authority: self.client.authority.clone() },
                 Err(_) => AskError::Late { authority: self.client.authority.clone() },
             };
             self.body = None;

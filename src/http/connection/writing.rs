@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, header};
+use http::{HeaderValue, Method, Version, header};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioTimer;
@@ -71,7 +71,13 @@ impl<A> Connection<A> {
                 let says_close = says_close(&answer);
                 // HTTP/1.0 has no chunks: a body of unknown length ends with the connection.
                 let endless = told.old && answer.body().size_hint().exact().is_none();
+                // Ours, whatever the service behind it speaks.
+                *answer.version_mut() = Version::HTTP_11;
                 if told.close || says_close || endless || in_flight.is_last() {
+                    if told.old {
+                        // Else hyper would add that it is kept.
+                        *answer.version_mut() = Version::HTTP_10;
+                    }
                     answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
                     exchange.close.store(true, Ordering::Relaxed);
                     in_flight.told();

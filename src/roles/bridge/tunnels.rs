@@ -242,7 +242,9 @@ fn problem(failure: TunnelFailure, request: &Connect) -> Problem {
         TunnelFailure::Forbidden => problem.advise(
             "tunnels lead to members of the table alone, and to the port that they announce: isle members",
         ),
-        TunnelFailure::NoRoute => problem.advise("look at the links between the islands with: isle links"),
+        TunnelFailure::NoRoute => {
+            problem.advise("look at its links on this bridge's host with: isle bridge links")
+        }
         _ => problem,
     }
 }

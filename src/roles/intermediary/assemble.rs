@@ -412,7 +412,7 @@ impl Shared {
                         "its island cannot be reached",
                         format!("\"{name}\" is on the island {island}, and no bridge has a way there now"),
                     )
-                    .advise("look at the links between the islands with: isle links");
+                    .advise("look at its links on each bridge's host with: isle bridge links");
                     problem.missing = list;
                     return retry(problem);
                 }
