@@ -51,6 +51,11 @@ mod tests;
 const DATAGRAMS_PER_TURN: usize = 256;
 /// Each socket has its part of a turn, at least this much: a flood at one does not silence the others.
 const DATAGRAMS_PER_PORT_MIN: usize = 16;
+/// From so many members on a thousand datagrams a second and more are said to all, see `beacon_period`: then the sockets that
+/// hear them rest.
+const RESTING_MEMBERS_MIN: usize = 200;
+/// For so long: being woken for each costs ten times as much as reading it, and what is said to all is not late by this.
+const REST: Duration = Duration::from_millis(2);
 /// While sockets are not yet empty, deadlines wait this long, not longer: a flood must not keep this node from saying
 /// that it lives. What a machine that slept finds in its sockets is read by then (1 MiB each; guessed).
 const BEHIND_MAX: Duration = Duration::from_millis(50);
@@ -115,6 +120,7 @@ pub(crate) fn start(
         exported: None,
         far_exported: None,
         behind_since: None,
+        rest_until: None,
         commands: wishes,
         loads,
         complete: complete_tx,
@@ -190,6 +196,8 @@ struct Driver {
     far_exported: Option<FarExported>,
     /// Since when the sockets have not been empty.
     behind_since: Option<Instant>,
+    /// Until then those for what is said to all are not watched.
+    rest_until: Option<Instant>,
     commands: mpsc::Receiver<Command>,
     loads: watch::Receiver<Load>,
     complete: watch::Sender<bool>,
@@ -233,6 +241,14 @@ enum Outcome {
     Over,
 }
 
+/// What was read of the sockets.
+struct Received {
+    /// They are empty now.
+    drained: bool,
+    /// Datagrams that came to the discovery port.
+    of_all: usize,
+}
+
 enum Wake {
     Command(Option<Command>),
     Datagrams,
@@ -255,7 +271,8 @@ impl Driver {
         let mut buffer = vec![0; DATAGRAM_BYTES_MAX + 1];
         loop {
             let wake = self.wait(&mut greetings).await;
-            let drained = self.receive(&mut buffer);
+            let Received { drained, of_all } = self.receive(&mut buffer);
+            self.rest_or_watch(drained, of_all);
             let now = Instant::now().into_std();
             match wake {
                 Wake::Command(Some(command)) => self.obey(now, command),
@@ -305,16 +322,17 @@ impl Driver {
 
     /// Waits for a reason to do something. Loses nothing.
     async fn wait(&mut self, greetings: &mut mpsc::Receiver<Vec<SocketAddr>>) -> Wake {
-        let deadline = self.machine.poll_timeout().map(|wakeup| wakeup.at);
+        let deadline = self.machine.poll_timeout().map(|wakeup| Instant::from_std(wakeup.at));
+        let deadline = [deadline, self.rest_until].into_iter().flatten().min();
         let ports = &self.ports;
         let readable = poll_fn(|context| {
-            let any = ports.iter().any(|port| port.socket.poll_recv_ready(context).is_ready());
+            let any = ports.iter().any(|port| port.poll_readable(context).is_ready());
             if any { Poll::Ready(()) } else { Poll::Pending }
         });
         tokio::select! {
             biased;
             command = self.commands.recv() => Wake::Command(command),
-            () = sleep_until(deadline.map_or_else(much_later, Instant::from_std)) => Wake::Timeout,
+            () = sleep_until(deadline.unwrap_or_else(much_later)) => Wake::Timeout,
             () = readable => Wake::Datagrams,
             Ok(()) = self.loads.changed() => Wake::Load,
             Ok(()) = self.foreign.changed() => Wake::Foreign,
@@ -334,10 +352,24 @@ impl Driver {
         self.behind_since.get_or_insert_with(Instant::now).elapsed() > BEHIND_MAX
     }
 
-    /// Takes in what waits in the sockets, up to a turn's worth. Returns whether they are empty.
-    fn receive(&mut self, buffer: &mut [u8]) -> bool {
+    /// On a large island the sockets for what is said to all are read every [`REST`] while something comes, and wake nobody
+    /// meanwhile.
+    fn rest_or_watch(&mut self, drained: bool, of_all: usize) {
+        let now = Instant::now();
+        if drained && of_all > 0 && self.machine.known() >= RESTING_MEMBERS_MIN {
+            self.rest_until = Some(now + REST);
+            self.ports.iter_mut().filter(|port| port.shared).for_each(Port::rest);
+        } else if self.rest_until.is_some_and(|until| until <= now) {
+            let watched = self.ports.iter_mut().try_for_each(Port::watch);
+            // Whoever cannot wait for them reads them as before.
+            self.rest_until = watched.is_err().then(|| now + REST);
+        }
+    }
+
+    /// Takes in what waits in the sockets, up to a turn's worth.
+    fn receive(&mut self, buffer: &mut [u8]) -> Received {
         let share = (DATAGRAMS_PER_TURN / self.ports.len().max(1)).max(DATAGRAMS_PER_PORT_MIN);
-        let mut drained = true;
+        let (mut drained, mut of_all) = (true, 0);
         for port in &self.ports {
             let mut left = share;
             loop {
@@ -346,12 +378,13 @@ impl Driver {
                     break;
                 }
                 left -= 1;
-                let (length, from) = match port.socket.try_recv_from(buffer) {
+                let (length, from) = match port.receive(buffer) {
                     Ok(received) => received,
                     Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
                     // An ICMP answer to something we sent; the next read goes on.
                     Err(_) => continue,
                 };
+                of_all += usize::from(port.shared);
                 let now = Instant::now().into_std();
                 let addr = SocketAddr::new(from.ip().to_canonical(), from.port());
                 let addr = if addr.is_ipv6() { from } else { addr };
@@ -362,7 +395,7 @@ impl Driver {
                 }
             }
         }
-        drained
+        Received { drained, of_all }
     }
 
     fn obey(&mut self, now: std::time::Instant, command: Command) {
@@ -558,9 +591,7 @@ impl Driver {
                 }
             }
             Destination::Unicast(at) => {
-                let of_family = |port: &&Port| {
-                    !port.shared && port.socket.local_addr().is_ok_and(|own| own.is_ipv4() == at.is_ipv4())
-                };
+                let of_family = |port: &&Port| !port.shared && port.is_ipv4() == at.is_ipv4();
                 match self.ports.iter().find(of_family) {
                     Some(port) => self.metrics.sent(&port.send(bytes, at)),
                     None => debug!(%at, "no socket for this family"),

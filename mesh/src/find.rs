@@ -186,11 +186,10 @@ impl Asker {
     async fn receive(&self, buffer: &mut [u8]) -> (usize, SocketAddr) {
         std::future::poll_fn(|context| {
             for port in self.ports.iter().filter(|port| !port.shared) {
-                let mut buffer = tokio::io::ReadBuf::new(buffer);
                 // An ICMP answer to something we sent is an error here: the next datagram is waited for.
-                while let std::task::Poll::Ready(outcome) = port.socket.poll_recv_from(context, &mut buffer) {
-                    if let Ok(from) = outcome {
-                        return std::task::Poll::Ready((buffer.filled().len(), from));
+                while port.poll_readable(context).is_ready() {
+                    if let Ok(received) = port.receive(buffer) {
+                        return std::task::Poll::Ready(received);
                     }
                 }
             }

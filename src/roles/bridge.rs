@@ -104,7 +104,7 @@ pub enum BridgeOpenError {
     #[error(transparent)]
     Kept(#[from] KeptError),
     /// The system gives no thread for them.
-    #[error("no thread to carry on")]
+    #[error("no thread for the links")]
     Thread(#[source] io::Error),
     /// Others pin its key, so it has to keep one.
     #[error("a bridge needs a state directory, for its key")]

@@ -6,10 +6,11 @@
 //! leaves by that interface whatever the routes say.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
+use std::task::{Context, Poll};
 
-use socket2::{Domain, InterfaceIndexOrAddress, Protocol, SockRef, Socket, Type};
-use tokio::net::UdpSocket;
+use socket2::{Domain, InterfaceIndexOrAddress, Protocol, Socket, Type};
+use tokio::net;
 use tracing::debug;
 
 use crate::member::Address;
@@ -25,8 +26,9 @@ const RECEIVE_BYTES: usize = 1 << 20;
 /// One socket and what its datagrams mean.
 #[derive(Debug)]
 pub(crate) struct Port {
-    /// The socket.
-    pub(crate) socket: UdpSocket,
+    socket: UdpSocket,
+    /// The same, for the reactor to tell when there is something to read; `None` while it rests.
+    watch: Option<net::UdpSocket>,
     /// Its interface; 0: any.
     pub(crate) interface: u32,
     /// Listens on the discovery port.
@@ -36,12 +38,63 @@ pub(crate) struct Port {
 }
 
 impl Port {
+    /// Of a socket that does not block. Its datagrams are waited for from now on.
+    ///
+    /// # Errors
+    /// There are no more descriptors, or the reactor takes no more.
+    fn new(socket: UdpSocket, interface: u32, shared: bool, paths: Vec<SocketAddr>) -> io::Result<Self> {
+        let mut port = Self { socket, watch: None, interface, shared, paths };
+        port.watch()?;
+        Ok(port)
+    }
+
+    /// Waits for its datagrams again.
+    ///
+    /// # Errors
+    /// As for a new one; it rests on.
+    pub(crate) fn watch(&mut self) -> io::Result<()> {
+        if self.watch.is_none() {
+            self.watch = Some(net::UdpSocket::from_std(self.socket.try_clone()?)?);
+        }
+        Ok(())
+    }
+
+    /// Wakes nobody for its datagrams until [`watch`](Self::watch): they wait to be read.
+    pub(crate) fn rest(&mut self) {
+        self.watch = None;
+    }
+
+    /// Ready when there is something to read; never while it rests.
+    pub(crate) fn poll_readable(&self, context: &mut Context<'_>) -> Poll<()> {
+        match self.watch.as_ref().map(|watch| watch.poll_recv_ready(context)) {
+            // An error is for whoever reads.
+            Some(Poll::Ready(_)) => Poll::Ready(()),
+            Some(Poll::Pending) | None => Poll::Pending,
+        }
+    }
+
+    /// Takes the next datagram: its length and where it is from.
+    ///
+    /// # Errors
+    /// `WouldBlock` when there is none; others are answers of hosts that could not be reached.
+    pub(crate) fn receive(&self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+        match &self.watch {
+            Some(watch) => watch.try_recv_from(buffer),
+            None => self.socket.recv_from(buffer),
+        }
+    }
+
+    /// Whether it is of that family.
+    pub(crate) fn is_ipv4(&self) -> bool {
+        self.socket.local_addr().is_ok_and(|own| own.is_ipv4())
+    }
+
     /// Sends at once, or not at all when the kernel's buffer is full.
     ///
-    /// Not by tokio's `try_send_to`: until the reactor has looked at a new socket for the first time that says
-    /// `WouldBlock`, and a node's first words would be lost, those that newcomers are known by.
+    /// Without asking the reactor: until that has looked at a new socket for the first time it says `WouldBlock`, and a
+    /// node's first words would be lost, those that newcomers are known by.
     pub(crate) fn send(&self, bytes: &[u8], to: SocketAddr) -> io::Result<usize> {
-        SockRef::from(&self.socket).send_to(bytes, &to.into())
+        self.socket.send_to(bytes, to)
     }
 }
 
@@ -92,8 +145,8 @@ fn open_on(interface: &Interface, own_port: u16, port: u16) -> Vec<Port> {
 }
 
 fn keep(ports: &mut Vec<Port>, opened: io::Result<UdpSocket>, interface: &Interface, paths: Vec<SocketAddr>) {
-    match opened {
-        Ok(socket) => ports.push(Port { socket, interface: interface.index, shared: true, paths }),
+    match opened.and_then(|socket| Port::new(socket, interface.index, true, paths)) {
+        Ok(port) => ports.push(port),
         Err(error) => debug!(interface = interface.name, %error, "no discovery socket"),
     }
 }
@@ -112,7 +165,7 @@ fn open_v4(interface: &Interface, port: u16, own: Option<IpAddr>) -> io::Result<
     }
     socket.set_multicast_loop_v4(true)?;
     socket.set_multicast_ttl_v4(1)?;
-    UdpSocket::from_std(socket.into())
+    Ok(socket.into())
 }
 
 fn open_v6(interface: &Interface, port: u16) -> io::Result<UdpSocket> {
@@ -126,7 +179,7 @@ fn open_v6(interface: &Interface, port: u16) -> io::Result<UdpSocket> {
     socket.set_multicast_if_v6(interface.index)?;
     socket.set_multicast_loop_v6(true)?;
     socket.set_multicast_hops_v6(1)?;
-    UdpSocket::from_std(socket.into())
+    Ok(socket.into())
 }
 
 /// Opens the private sockets, with one port number for both families; returns them and the number.
@@ -146,24 +199,24 @@ pub(crate) fn open_private() -> io::Result<(Vec<Port>, u16)> {
         let _ = socket.set_recv_buffer_size(RECEIVE_BYTES);
         socket.set_nonblocking(true)?;
         socket.bind(&SocketAddr::new(ip, port).into())?;
-        UdpSocket::from_std(socket.into())
+        Ok(socket.into())
     };
-    let private = |socket| Port { socket, interface: 0, shared: false, paths: Vec::new() };
+    let private = |socket| Port::new(socket, 0, false, Vec::new());
     // The number that one family gives may be taken in the other: try a few.
     for _ in 0..16 {
         let four = any(Ipv4Addr::UNSPECIFIED.into(), 0);
         let Ok(four) = four else { break };
         let port = four.local_addr()?.port();
         match any(Ipv6Addr::UNSPECIFIED.into(), port) {
-            Ok(six) => return Ok((vec![private(four), private(six)], port)),
+            Ok(six) => return Ok((vec![private(four)?, private(six)?], port)),
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
             // No IPv6 on this host.
-            Err(_) => return Ok((vec![private(four)], port)),
+            Err(_) => return Ok((vec![private(four)?], port)),
         }
     }
     let six = any(Ipv6Addr::UNSPECIFIED.into(), 0)?;
     let port = six.local_addr()?.port();
-    Ok((vec![private(six)], port))
+    Ok((vec![private(six)?], port))
 }
 
 fn open(domain: Domain) -> io::Result<Socket> {
@@ -211,8 +264,28 @@ mod tests {
     async fn a_socket_sends_before_the_reactor_has_seen_it() {
         let (ports, number) = open_private().unwrap();
         let loopback: IpAddr = Ipv4Addr::LOCALHOST.into();
-        let four = ports.iter().find(|port| port.socket.local_addr().unwrap().is_ipv4()).unwrap();
+        let four = ports.iter().find(|port| port.is_ipv4()).unwrap();
         assert_eq!(four.send(b"first", SocketAddr::new(loopback, number)).unwrap(), 5);
+    }
+
+    #[tokio::test]
+    async fn what_comes_while_a_socket_rests_waits_and_wakes_whoever_watches_again() {
+        let (mut ports, number) = open_private().unwrap();
+        let four = ports.iter_mut().find(|port| port.is_ipv4()).unwrap();
+        let to = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), number);
+        let mut buffer = [0; 16];
+        four.rest();
+        four.send(b"one", to).unwrap();
+        let mut readable = std::pin::pin!(std::future::poll_fn(|context| four.poll_readable(context)));
+        let wait = std::time::Duration::from_millis(20);
+        assert!(tokio::time::timeout(wait, &mut readable).await.is_err());
+        assert_eq!(four.receive(&mut buffer).unwrap().0, 3);
+        assert_eq!(four.receive(&mut buffer).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        four.send(b"three", to).unwrap();
+        four.watch().unwrap();
+        std::future::poll_fn(|context| four.poll_readable(context)).await;
+        assert_eq!(four.receive(&mut buffer).unwrap().0, 5);
+        assert_eq!(four.receive(&mut buffer).unwrap_err().kind(), io::ErrorKind::WouldBlock);
     }
 
     #[tokio::test]

@@ -16,6 +16,12 @@ impl Membership {
         self.me.clone()
     }
 
+    /// How many of our own island are known, listed or not.
+    #[must_use]
+    pub fn known(&self) -> usize {
+        self.table.len()
+    }
+
     /// Everybody else of our own island who is listed, by id.
     pub fn members(&self) -> impl Iterator<Item = &Arc<Member>> {
         self.peers.values().filter_map(|peer| peer.view.as_ref())
