@@ -17,7 +17,6 @@ use ed25519_dalek::SigningKey;
 use isle_mesh::member::MemberId;
 use isle_mesh::wire::MeshTag;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
-use tokio::time::timeout;
 
 use crate::endpoint::{self, Connection, Endpoint, OpenError};
 use crate::frame::tunnel::TunnelFailure;
@@ -27,7 +26,7 @@ pub use crate::link::{EndReason, Words};
 use crate::routes::{self, Choice};
 use crate::session::{Greeting, PROTOCOL};
 use crate::shared::SharedJournal;
-use crate::tunnel::{Dial, Dialled, Lines, OPEN_MAX, Open};
+use crate::tunnel::{Dial, Dialled, Lines, Open};
 
 mod hub;
 mod status;
@@ -304,8 +303,7 @@ impl Bridge {
     /// # Errors
     /// Why it does not stand.
     pub async fn tunnel(&self, open: Open, early: Bytes) -> Result<Dialled, TunnelFailure> {
-        let opened = timeout(OPEN_MAX, self.lines.open(open, early)).await;
-        opened.unwrap_or(Err(TunnelFailure::Timeout))
+        self.lines.open(open, early).await
     }
 
     /// Opens and takes on no more tunnels, and waits until those that others have through us are over, at most so long.

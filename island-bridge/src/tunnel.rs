@@ -53,7 +53,7 @@ const DIALLED_MAX: usize = 64;
 /// less than it may wait.
 const WAITING_MAX: usize = 1024;
 /// A tunnel that does not stand after this is given up.
-pub(crate) const OPEN_MAX: Duration = Duration::from_secs(10);
+const OPEN_MAX: Duration = Duration::from_secs(10);
 /// One that could not be dialled for so long is refused as busy, while there is time left to try elsewhere.
 const WAIT_MAX: Duration = Duration::from_secs(5);
 /// So long is waited for a stream when the other side allows no more of them.
@@ -135,11 +135,8 @@ async fn ask(
     tunnel::encode(&TunnelFrame::Open(open), &mut bytes);
     // In one piece, so that they come in one.
     bytes.extend_from_slice(early);
-    let answer = async {
-        sending.send.write_all(&bytes).await.map_err(|_| TunnelFailure::NoRoute)?;
-        first_frame(&mut recv).await.ok_or(TunnelFailure::NoRoute)
-    };
-    let (frame, rest) = timeout(OPEN_MAX, answer).await.map_err(|_| TunnelFailure::Timeout)??;
+    sending.send.write_all(&bytes).await.map_err(|_| TunnelFailure::NoRoute)?;
+    let (frame, rest) = first_frame(&mut recv).await.ok_or(TunnelFailure::NoRoute)?;
     match frame {
         TunnelFrame::Opened(opened) => {
             counts.sent(early.len());

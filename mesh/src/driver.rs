@@ -54,7 +54,8 @@ const DATAGRAMS_PER_PORT_MIN: usize = 16;
 /// From so many members on a thousand datagrams a second and more are said to all, see `beacon_period`: then the sockets that
 /// hear them rest.
 const RESTING_MEMBERS_MIN: usize = 200;
-/// For so long: being woken for each costs ten times as much as reading it, and what is said to all is not late by this.
+/// For so long: being woken for each of them costs most of what a node that nobody asks anything needs (measured). What is
+/// said to all is heard so much later at the most, and a tick of the runtime's clock.
 const REST: Duration = Duration::from_millis(2);
 /// While sockets are not yet empty, deadlines wait this long, not longer: a flood must not keep this node from saying
 /// that it lives. What a machine that slept finds in its sockets is read by then (1 MiB each; guessed).
@@ -272,8 +273,9 @@ impl Driver {
         loop {
             let wake = self.wait(&mut greetings).await;
             let Received { drained, of_all } = self.receive(&mut buffer);
-            self.rest_or_watch(drained, of_all);
-            let now = Instant::now().into_std();
+            let now = Instant::now();
+            self.rest_or_watch(now, drained, of_all);
+            let now = now.into_std();
             match wake {
                 Wake::Command(Some(command)) => self.obey(now, command),
                 Wake::Command(None) => return Ok(()),
@@ -354,8 +356,7 @@ impl Driver {
 
     /// On a large island the sockets for what is said to all are read every [`REST`] while something comes, and wake nobody
     /// meanwhile.
-    fn rest_or_watch(&mut self, drained: bool, of_all: usize) {
-        let now = Instant::now();
+    fn rest_or_watch(&mut self, now: Instant, drained: bool, of_all: usize) {
         if drained && of_all > 0 && self.machine.known() >= RESTING_MEMBERS_MIN {
             self.rest_until = Some(now + REST);
             self.ports.iter_mut().filter(|port| port.shared).for_each(Port::rest);

@@ -6,7 +6,7 @@ use isle_mesh::event::EventKind;
 use isle_mesh::member::{Member, Standing};
 use isle_mesh::mesh::Islands;
 use isle_mesh::metrics::Counts;
-use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge};
+use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
 
 use crate::api::ready::State;
 
@@ -110,18 +110,6 @@ pub fn describe() {
         "Members alive that cannot be asked from here: not heard, or on an island without a way"
     );
     describe_gauge!("isle_mesh_islands", "Other islands, by whether there is a way to them");
-    describe_counter!(
-        "isle_requests_shed_total",
-        "Requests that this intermediary was too full for, and what it did"
-    );
-    for action in ["forward", "redirect", "refuse"] {
-        counter!("isle_requests_shed_total", "action" => action, "reason" => "full").absolute(0);
-    }
-    describe_histogram!(
-        "isle_upstream_duration_seconds",
-        Unit::Seconds,
-        "How long asking another node for something took, by how that ended"
-    );
     describe_gauge!("isle_ready", "1 when /readyz answers 200");
     describe_gauge!("isle_draining", "1 once this node has said that it stops");
     describe_gauge!("isle_event_streams", "Open /events streams");

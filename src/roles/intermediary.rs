@@ -79,6 +79,16 @@ pub struct IntermediaryTask {
     index: IndexTask,
 }
 
+/// Says what the metrics of an intermediary are.
+fn describe() {
+    handover::describe();
+    metrics::describe_histogram!(
+        "isle_upstream_duration_seconds",
+        metrics::Unit::Seconds,
+        "How long asking another node for something took, by how that ended"
+    );
+}
+
 impl Intermediary {
     /// An intermediary of `mesh`. `connections` says when it is draining; `own` are the figures of this very node.
     #[must_use]
@@ -89,6 +99,7 @@ impl Intermediary {
         connections: Connections,
         own: Option<Pieces>,
     ) -> (Self, IntermediaryTask) {
+        describe();
         let endpoints: Arc<Endpoints> = Arc::default();
         let (index, task) = index(mesh.clone(), upstreams.clone(), endpoints.clone());
         let shared = Arc::new(Shared {

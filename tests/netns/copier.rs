@@ -11,7 +11,6 @@ use std::time::Duration;
 use anyhow::Result;
 
 use crate::network::Host;
-use crate::sea::Relay;
 
 /// TCP port of the near one, and UDP port of the far one.
 pub(crate) const PORT: u16 = 6100;
@@ -20,18 +19,18 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Copied at once: fits a datagram.
 const PIECE: usize = 32 << 10;
 
-/// Copies between who connects to `near` at `inside`, and `member` beyond `far`, whose datagrams `relay` passes on; for one
-/// connection. Returns where to connect. The threads end with the connection, or when nothing moves for a minute.
+/// Copies between who connects to `near` at `inside`, and `member` beyond `far`, whose datagrams a relay at `relay` passes on; for
+/// one connection. Returns where to connect. The threads end with the connection, or when nothing moves for a minute.
 pub(crate) fn copy(
     (near, inside): (&Host, IpAddr),
-    relay: &Relay,
+    relay: SocketAddr,
     far: &Host,
     member: SocketAddr,
 ) -> Result<SocketAddr> {
     let at = SocketAddr::new(inside, PORT);
     let listener = near.enter(|| TcpListener::bind(at))??;
-    let (there, at_relay) = (near.enter(|| UdpSocket::bind("0.0.0.0:0"))??, relay.at);
-    there.connect(at_relay)?;
+    let there = near.enter(|| UdpSocket::bind("0.0.0.0:0"))??;
+    there.connect(relay)?;
     there.set_read_timeout(Some(PATIENCE))?;
     let back = far.enter(|| UdpSocket::bind(("0.0.0.0", PORT)))??;
     back.set_read_timeout(Some(PATIENCE))?;
@@ -39,12 +38,11 @@ pub(crate) fn copy(
     answers.set_nodelay(true)?;
     answers.set_read_timeout(Some(PATIENCE))?;
     thread::spawn(move || {
-        let (asks, _) = listener.accept()?;
+        let (mut asks, _) = listener.accept()?;
         asks.set_nodelay(true)?;
         asks.set_read_timeout(Some(PATIENCE))?;
         let (mut tcp, udp) = (asks.try_clone()?, there.try_clone()?);
         thread::spawn(move || pump(|piece| udp.recv(piece), |bytes| tcp.write_all(bytes)));
-        let mut asks = asks;
         pump(|piece| asks.read(piece), |bytes| there.send(bytes).map(drop))
     });
     thread::spawn(move || {

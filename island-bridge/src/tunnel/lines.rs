@@ -9,12 +9,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use isle_mesh::member::MemberId;
 use tokio::sync::{Semaphore, watch};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use tracing::debug;
 
 use super::{
-    Backlog, Carrier, Counts, DIALLED_MAX, Dial, Dialled, Open, TunnelCounters, TunnelFailure, WAIT_MAX,
-    WAITING_MAX, ask,
+    Backlog, Carrier, Counts, DIALLED_MAX, Dial, Dialled, OPEN_MAX, Open, TunnelCounters, TunnelFailure,
+    WAIT_MAX, WAITING_MAX, ask,
 };
 use crate::endpoint::{Closing, Connection};
 
@@ -190,14 +190,16 @@ impl Lines {
 
     /// Opens a tunnel whose first hop is another island than ours; `early` is what comes first in it.
     pub(crate) async fn open(&self, open: Open, early: Bytes) -> Result<Dialled, TunnelFailure> {
-        let deadline = tokio::time::Instant::now() + CARRIER_WAIT;
+        let now = Instant::now();
+        let (soon, deadline) = (now + CARRIER_WAIT, now + OPEN_MAX);
+        let late = |_| Err(TunnelFailure::Timeout);
         let mut versions = self.inner.version.subscribe();
         let mut busy = BTreeSet::new();
         loop {
             match self.onward(&open, &busy)? {
                 Onward::Line(carrier, counts) => {
-                    let dialled = ask(&carrier, open.clone(), &early, &counts).await;
-                    match dialled.inspect_err(|_| counts.failed()) {
+                    let asked = timeout_at(deadline, ask(&carrier, open.clone(), &early, &counts)).await;
+                    match asked.unwrap_or_else(late).inspect_err(|_| counts.failed()) {
                         // It stops, perhaps: another bridge of that island may have room.
                         Err(TunnelFailure::Busy) => {
                             busy.insert(carrier.connection.peer());
@@ -207,10 +209,11 @@ impl Lines {
                 }
                 Onward::Bridge(bridge) => {
                     let dialler = self.inner.dialler.as_ref().ok_or(TunnelFailure::NoRoute)?;
-                    return dialler.bridge(bridge, open, early).await;
+                    let asked = timeout_at(deadline, dialler.bridge(bridge, open, early)).await;
+                    return asked.unwrap_or_else(late);
                 }
                 Onward::Soon => {
-                    let changed = tokio::time::timeout_at(deadline, versions.changed()).await;
+                    let changed = timeout_at(soon, versions.changed()).await;
                     if !matches!(changed, Ok(Ok(()))) {
                         return Err(TunnelFailure::NoRoute);
                     }

@@ -71,13 +71,11 @@ impl<A> Connection<A> {
                 let says_close = says_close(&answer);
                 // HTTP/1.0 has no chunks: a body of unknown length ends with the connection.
                 let endless = told.old && answer.body().size_hint().exact().is_none();
-                // Ours, whatever the service behind it speaks.
-                *answer.version_mut() = Version::HTTP_11;
-                if told.close || says_close || endless || in_flight.is_last() {
-                    if told.old {
-                        // Else hyper would add that it is kept.
-                        *answer.version_mut() = Version::HTTP_10;
-                    }
+                let closes = told.close || says_close || endless || in_flight.is_last();
+                // Ours, whatever the service behind it speaks. To a client of HTTP/1.0 hyper adds to any other than that that the
+                // connection is kept.
+                *answer.version_mut() = if told.old && closes { Version::HTTP_10 } else { Version::HTTP_11 };
+                if closes {
                     answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
                     exchange.close.store(true, Ordering::Relaxed);
                     in_flight.told();

@@ -6,6 +6,7 @@ use std::time::Instant;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use http_body_util::BodyExt;
 use isle_mesh::member::{Load, Member, MemberId};
+use metrics::{Counter, counter, describe_counter};
 use tracing::debug;
 
 use super::{Shared, lock};
@@ -25,6 +26,22 @@ pub(super) enum Turn {
     Ours(Permit),
     /// It is answered: by a peer, or because nobody has room.
     Answered(Answer),
+}
+
+/// Requests that we did not serve ourselves: what became of them, and why.
+fn shed(action: &'static str, why: Why) -> Counter {
+    counter!("isle_requests_shed_total", "action" => action, "reason" => why.as_str())
+}
+
+/// Says what the metric of this module is, and makes it appear before it first moves.
+pub(super) fn describe() {
+    describe_counter!(
+        "isle_requests_shed_total",
+        "Requests that this intermediary was too full for, and what it did"
+    );
+    for action in ["forward", "redirect", "refuse"] {
+        shed(action, Why::Full).absolute(0);
+    }
 }
 
 impl Shared {
@@ -47,8 +64,7 @@ impl Shared {
         match self.admission.queue().await {
             Some(permit) => Turn::Ours(permit),
             None => {
-                metrics::counter!("isle_requests_shed_total", "action" => "refuse", "reason" => Why::Full.as_str())
-                    .increment(1);
+                shed("refuse", Why::Full).increment(1);
                 Turn::Answered(self.nobody_has_room().into_answer())
             }
         }
@@ -80,7 +96,7 @@ impl Shared {
                 return redirect(&peer, name, request);
             }
             if let Some(answer) = self.ask_peer(request, name, deadline, &peer, permit).await {
-                metrics::counter!("isle_requests_shed_total", "action" => "forward", "reason" => why.as_str()).increment(1);
+                shed("forward", why).increment(1);
                 return Some(answer);
             }
         }
@@ -106,7 +122,7 @@ impl Shared {
             let permit = self.admission.hand_over()?;
             avoid.push(peer.id);
             if let Some(answer) = self.ask_peer(request, name, deadline, &peer, permit).await {
-                metrics::counter!("isle_requests_shed_total", "action" => "forward", "reason" => Why::Full.as_str()).increment(1);
+                shed("forward", Why::Full).increment(1);
                 return Some(answer);
             }
         }
@@ -213,7 +229,6 @@ fn redirect(peer: &Member, name: &FigureName, request: &Gated) -> Option<Answer>
     let mut answer = http::Response::new(empty());
     *answer.status_mut() = StatusCode::TEMPORARY_REDIRECT;
     answer.headers_mut().insert(header::LOCATION, location);
-    metrics::counter!("isle_requests_shed_total", "action" => "redirect", "reason" => Why::Full.as_str())
-        .increment(1);
+    shed("redirect", Why::Full).increment(1);
     Some(answer)
 }

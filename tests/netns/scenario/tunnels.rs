@@ -37,15 +37,21 @@ const SLOW: Duration = Duration::from_millis(200);
 struct Tunnel(BufReader<TcpStream>);
 
 impl Tunnel {
-    /// Asks the bridge for a tunnel to that member and sends what is to go along.
-    fn ask(from: &Host, bridge: SocketAddr, target: &str, early: &str) -> Result<Self> {
-        let mut stream = from.enter(|| TcpStream::connect(bridge))??;
+    /// No tunnel: a connection that leads straight there.
+    fn direct(from: &Host, to: SocketAddr) -> Result<Self> {
+        let stream = from.enter(|| TcpStream::connect(to))??;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
+        Ok(Self(BufReader::new(stream)))
+    }
+
+    /// Asks the bridge for a tunnel to that member and sends what is to go along.
+    fn ask(from: &Host, bridge: SocketAddr, target: &str, early: &str) -> Result<Self> {
+        let mut tunnel = Self::direct(from, bridge)?;
         let nonce = "0".repeat(32);
         let wish = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\nIsle-Nonce: {nonce}\r\n\r\n");
-        stream.write_all(format!("{wish}{early}").as_bytes())?;
-        Ok(Self(BufReader::new(stream)))
+        tunnel.send(&format!("{wish}{early}"))?;
+        Ok(tunnel)
     }
 
     fn send(&mut self, request: &str) -> Result<()> {
@@ -101,10 +107,9 @@ fn by_bridges(run: &Run, pair: &mut Pair, client: &Host, round_trip: Duration) -
     let (mut locals, mut firsts, mut earlies, mut warms) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for _ in 0..run.count(10, 100) {
         let began = Instant::now();
-        let mut direct = client.enter(|| TcpStream::connect(near))??;
-        direct.set_nodelay(true)?;
-        direct.write_all(near_ask.as_bytes())?;
-        Tunnel(BufReader::new(direct)).answer()?;
+        let mut direct = Tunnel::direct(client, near)?;
+        direct.send(&near_ask)?;
+        direct.answer()?;
         locals.push(began.elapsed());
 
         let began = Instant::now();
@@ -201,16 +206,10 @@ fn beside_copiers(run: &Run) -> Result<()> {
     let there = SocketAddr::from((pair.both.bridges["s-bridge"].address, copier::PORT));
     let relay = pair.both.sea.relay_to(there, DELAY)?;
     let hosts = ["n-bridge", "s-bridge"].map(|label| &pair.both.bridges[label].host);
-    let at = copier::copy((hosts[0], bridge.ip()), &relay, hosts[1], member)?;
+    let at = copier::copy((hosts[0], bridge.ip()), relay.at, hosts[1], member)?;
     let target = format!("{id}:{}", member.port());
     let (near_ask, far_ask) = (local(OF_NORTH, &near.to_string()), local(OF_SOUTH, &target));
-    let direct = |to: SocketAddr| -> Result<Tunnel> {
-        let stream = client.enter(|| TcpStream::connect(to))??;
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        Ok(Tunnel(BufReader::new(stream)))
-    };
-    let (mut nearby, mut copied) = (direct(near)?, direct(at)?);
+    let (mut nearby, mut copied) = (Tunnel::direct(&client, near)?, Tunnel::direct(&client, at)?);
     let mut tunnel = Tunnel::ask(&client, bridge, &target, "")?;
     tunnel.head()?;
     let round_trip = pair.round_trip()?;

@@ -300,9 +300,7 @@ pub(super) fn beside_bare_quic(run: &Run) -> Result<()> {
     let (mut tunnels, mut bares, mut far, mut near) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let direct = || {
         let to = SocketAddr::from((near_address(&rig)?, rig.near.at.port()));
-        let stream = rig.client.enter(|| std::net::TcpStream::connect(to))??;
-        stream.set_nodelay(true)?;
-        Ok(Tunnel(std::io::BufReader::new(stream)))
+        Tunnel::direct(&rig.client, to)
     };
     for _ in 0..run.count(1, 7) {
         tunnels.push(rig.through_tunnel(bytes)?);
