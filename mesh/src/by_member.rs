@@ -10,31 +10,39 @@ use indexmap::IndexMap;
 
 use crate::member::MemberId;
 
-/// Places remembered; a power of two.
-const GUESSES: usize = 64;
+/// Places remembered: so many for each member, and at least so many.
+const GUESSES_EACH: usize = 4;
+const GUESSES_MIN: usize = 64;
+/// Members whose keys begin alike share so many of them: of members at random one in sixty finds no room.
+const SHARED: usize = 2;
+/// Beside the place, what tells one of them from another: the rest of a guess is of the key.
+const PLACE_BITS: u32 = 24;
+const PLACE_MAX: u32 = (1 << PLACE_BITS) - 1;
 
-/// A map by member. What is done with one word asks for its author again and again, and for our watchers besides, so where some
-/// members were found is remembered: that costs a comparison of keys and no hash.
+/// A map by member. What is done with one word asks for its author again and again, and for our watchers besides, so where
+/// members were found is remembered: that costs a comparison of keys and no hash, and in a large table, of which little is in the
+/// processor's cache, one wait for memory less.
 #[derive(Debug)]
 pub(crate) struct ByMember<V> {
     map: IndexMap<MemberId, V, FixedState>,
-    /// Where the last member whose key begins alike was found. Only guesses: any number does no harm.
-    guesses: [AtomicU32; GUESSES],
+    /// Where the last members whose keys begin alike were found. Only guesses: any number does no harm.
+    guesses: Box<[[AtomicU32; SHARED]]>,
+}
+
+fn guesses(count: usize) -> Box<[[AtomicU32; SHARED]]> {
+    std::iter::repeat_with(Default::default).take(count).collect()
 }
 
 /// An empty one.
 pub(crate) fn by_member<V>(seed: u64) -> ByMember<V> {
-    ByMember {
-        map: IndexMap::with_hasher(FixedState::with_seed(seed)),
-        guesses: [const { AtomicU32::new(0) }; GUESSES],
-    }
+    ByMember { map: IndexMap::with_hasher(FixedState::with_seed(seed)), guesses: guesses(GUESSES_MIN) }
 }
 
 impl<V> ByMember<V> {
     /// Its place in the order, if it is there.
     #[inline]
     pub(crate) fn place_of(&self, id: &MemberId) -> Option<usize> {
-        let guess = self.guess_of(id).load(Ordering::Relaxed) as usize;
+        let guess = self.guess(id) as usize;
         if self.map.get_index(guess).is_some_and(|(found, _)| found == id) {
             return Some(guess);
         }
@@ -43,27 +51,39 @@ impl<V> ByMember<V> {
         Some(place)
     }
 
+    /// Where this one probably is, if it is there.
     #[inline]
-    fn guess_of(&self, id: &MemberId) -> &AtomicU32 {
-        &self.guesses[usize::from(id.0[0]) % GUESSES]
+    pub(crate) fn guess(&self, id: &MemberId) -> u32 {
+        let (guesses, tag) = self.guesses_of(id);
+        let [first, second] = guesses.each_ref().map(|guess| guess.load(Ordering::Relaxed));
+        let guess = if first >> PLACE_BITS == tag { first } else { second };
+        guess & PLACE_MAX
     }
 
-    /// Looks at what is kept of all of these, so that it comes from memory with one wait for all and not one for each.
-    pub(crate) fn touch<'a>(&self, ids: impl Iterator<Item = &'a MemberId>, look: impl Fn(&V) -> bool) {
-        let found = ids.filter_map(|id| {
-            let (place, _, value) = self.map.get_full(id)?;
-            self.look_first_at(id, place);
-            Some(value)
-        });
-        std::hint::black_box(found.filter(|value| look(value)).count());
+    /// What is at a place that was guessed.
+    #[inline]
+    pub(crate) fn at(&self, guess: u32) -> Option<(&MemberId, &V)> {
+        self.map.get_index(guess as usize)
     }
 
-    /// Where this one probably is: maps that are filled in the same order have a member at the same place.
+    /// Where guesses about it are, and how they begin.
     #[inline]
-    pub(crate) fn look_first_at(&self, id: &MemberId, place: usize) {
-        if let Ok(place) = u32::try_from(place) {
-            self.guess_of(id).store(place, Ordering::Relaxed);
+    fn guesses_of(&self, id: &MemberId) -> (&[AtomicU32; SHARED], u32) {
+        let [first, second, third, fourth, tag, ..] = id.0;
+        let start = u32::from_ne_bytes([first, second, third, fourth]) as usize;
+        // Their number is a power of two.
+        (&self.guesses[start & (self.guesses.len() - 1)], u32::from(tag))
+    }
+
+    #[inline]
+    fn look_first_at(&self, id: &MemberId, place: usize) {
+        let Some(place) = u32::try_from(place).ok().filter(|place| *place <= PLACE_MAX) else { return };
+        let ([first, second], tag) = self.guesses_of(id);
+        let other = first.load(Ordering::Relaxed);
+        if other >> PLACE_BITS != tag {
+            second.store(other, Ordering::Relaxed);
         }
+        first.store(tag << PLACE_BITS | place, Ordering::Relaxed);
     }
 
     #[inline]
@@ -83,12 +103,28 @@ impl<V> ByMember<V> {
     }
 
     pub(crate) fn get_or_insert_with(&mut self, id: MemberId, value: impl FnOnce() -> V) -> &mut V {
-        let place = self.place_of(&id).unwrap_or_else(|| self.map.insert_full(id, value()).0);
+        let place = match self.place_of(&id) {
+            Some(place) => place,
+            None => self.put(id, value()).0,
+        };
         &mut self.map[place]
     }
 
     pub(crate) fn insert(&mut self, id: MemberId, value: V) -> Option<V> {
-        self.map.insert(id, value)
+        self.put(id, value).1
+    }
+
+    fn put(&mut self, id: MemberId, value: V) -> (usize, Option<V>) {
+        let (place, old) = self.map.insert_full(id, value);
+        if self.map.len() * GUESSES_EACH > self.guesses.len() * SHARED {
+            self.guesses = guesses(2 * self.guesses.len());
+            for (place, id) in self.map.keys().enumerate() {
+                self.look_first_at(id, place);
+            }
+        } else {
+            self.look_first_at(&id, place);
+        }
+        (place, old)
     }
 
     pub(crate) fn swap_remove(&mut self, id: &MemberId) -> Option<V> {
@@ -132,11 +168,31 @@ mod tests {
         assert_eq!((map.get(&id(1)), map.get(&id(0))), (Some(&1), None));
         assert_eq!(map.get_mut(&id(1)), Some(&mut 1));
         assert!(!map.contains_key(&id(2)));
-        // The guesses of these two share a place.
-        map.insert(id(66), 66);
-        assert_eq!((map.get(&id(66)), map.get(&id(2))), (Some(&66), None));
-        map.insert(id(2), 2);
-        map.touch([id(66), id(2)].iter(), |_| true);
-        assert_eq!((map.get(&id(66)), map.get(&id(2))), (Some(&66), Some(&2)));
+        // The guesses of these share two places, and the first and the last have one tag.
+        let mut like_two = id(2);
+        like_two.0[31] = 0;
+        let alike = [(id(2), 2), (id(66), 66), (id(34), 34), (like_two, 200)];
+        for (key, value) in alike {
+            assert_eq!(map.get(&key), None);
+            assert_eq!(map.insert(key, value), None);
+        }
+        for (key, value) in alike.iter().chain(&alike) {
+            assert_eq!(map.get(key), Some(value));
+        }
+    }
+
+    #[test]
+    fn all_are_found_where_they_are_guessed_as_the_map_grows() {
+        let mut map = by_member(7);
+        let id = |number: u32| MemberId(*blake3::hash(&number.to_ne_bytes()).as_bytes());
+        for number in 0..1_000 {
+            map.insert(id(number), number);
+            let guessed = map.at(map.guess(&id(number)));
+            assert_eq!(guessed, Some((&id(number), &number)));
+        }
+        let guessed =
+            (0..1_000).filter(|number| map.at(map.guess(&id(*number))) == Some((&id(*number), number)));
+        assert!(guessed.count() > 950);
+        assert!((0..1_000).all(|number| map.get(&id(number)) == Some(&number)));
     }
 }

@@ -188,9 +188,12 @@ impl Table {
         self.entries.get(id)
     }
 
-    /// Where this member probably is, in the order of [`iter`](Self::iter).
-    pub(crate) fn look_first_at(&self, id: &MemberId, place: usize) {
-        self.entries.look_first_at(id, place);
+    /// Looks at what a pulse of this member changes, so that it comes from memory early.
+    pub(crate) fn touch(&self, id: &MemberId) -> bool {
+        let entry = self.entries.get(id);
+        entry.is_some_and(|entry| {
+            entry.record.is_some() ^ entry.pulse.is_some() ^ entry.end.is_some() ^ entry.gone.is_some()
+        })
     }
 
     /// Its newest ANNOUNCE, if it is known by more than its farewell.

@@ -46,6 +46,11 @@ impl Hasher for Words {
     fn write_u64(&mut self, word: u64) {
         self.0 = self.0.rotate_left(7) ^ word;
     }
+
+    fn write_usize(&mut self, place: usize) {
+        // Places end alike, and tables are ordered by both ends of a hash.
+        self.write_u64((place as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    }
 }
 
 /// Who really said farewell, and in which epoch last.

@@ -188,11 +188,13 @@ impl Measures {
         self.false_verdicts as f64 / self.node_days().max(f64::MIN_POSITIVE)
     }
 
-    pub fn told(&mut self, kind: EventKind, sound: bool) {
+    pub fn told(&mut self, kind: EventKind) {
         self.told_of_the_living += u64::from(kind != EventKind::Forgotten);
-        if sound && matches!(kind, EventKind::Suspect | EventKind::Down | EventKind::Back) {
-            self.events += 1;
-        }
+    }
+
+    /// A node thinks that somebody is silent or gone, or is no more; `sound`: it is well, and hears that one.
+    pub fn judged(&mut self, sound: bool) {
+        self.events += u64::from(sound);
     }
 
     /// Puts what a node counted in a second to the rest.

@@ -63,6 +63,8 @@ pub struct Murmurs {
 const KEPT: Duration = Duration::from_secs(3);
 /// Nobody is in doubt for longer without being accused again.
 const DOUBTED_FOR: Duration = Duration::from_secs(6);
+/// Fewer are not worth looking ahead for.
+const EXPECTED_MIN: usize = 4;
 /// News waits for no longer than this.
 const ROUSE_EVERY: Duration = Duration::from_millis(2);
 
@@ -123,12 +125,12 @@ impl World {
         }
     }
 
-    /// Everybody listens soon after that.
+    /// Everybody listens soon after that: at the next of the moments that all news waits for.
     fn rouse_by(&mut self, at: Instant) {
-        let ahead = self.murmurs.rouses.range(at..).next();
-        if ahead.is_none_or(|rouse| *rouse > at + ROUSE_EVERY) {
-            self.murmurs.rouses.insert(at + ROUSE_EVERY);
-            self.at(at + ROUSE_EVERY, Due::Rouse);
+        let moments = (at - self.began).div_duration_f64(ROUSE_EVERY).floor() + 1.0;
+        let rouse = self.began + ROUSE_EVERY.mul_f64(moments);
+        if self.murmurs.rouses.insert(rouse) {
+            self.at(rouse, Due::Rouse);
         }
     }
 
@@ -178,7 +180,11 @@ impl World {
         let mut heard = false;
         let due = self.murmurs.kept.range(place..).take_while(|murmur| murmur.at <= self.now);
         let due = due.filter(|murmur| murmur.is_heard_now_by(node));
-        process.machine.expect(due.map(|murmur| &murmur.word.header.author));
+        let letters = process.letters.iter().take_while(|letter| letter.at <= self.now);
+        let authors = due.map(|murmur| &murmur.word).chain(letters.map(|letter| &letter.word));
+        if authors.clone().nth(EXPECTED_MIN - 1).is_some() {
+            process.machine.expect(self.now, authors.map(|word| &word.header.author));
+        }
         loop {
             let murmur = self.murmurs.kept.get(place).filter(|murmur| murmur.at <= self.now);
             let until = murmur.map_or(self.now, |murmur| murmur.at);

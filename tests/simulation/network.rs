@@ -56,7 +56,8 @@ pub struct Network {
     paths: HashMap<(usize, usize), Path>,
     ears: Vec<Path>,
     latest: Option<(Bytes, Heard)>,
-    verified: HashMap<Bytes, Heard, BuildHasherDefault<Words>>,
+    /// By where their bytes are, which are kept with them.
+    verified: HashMap<usize, Heard, BuildHasherDefault<Words>>,
     scheme: Scheme,
     pub evidence: Evidence,
     /// A sample of all words ever said, to be said again.
@@ -222,16 +223,16 @@ impl Network {
     }
 
     /// The same for words that are met again, as those of tables are.
-    pub fn kept_word(&mut self, bytes: &Bytes) -> Heard {
-        if let Some(word) = self.verified.get(bytes) {
-            return word.clone();
+    pub fn kept_word(&mut self, bytes: &Bytes) -> &Heard {
+        let place = bytes.as_ptr().addr();
+        if self.verified.get(&place).is_none_or(|word| word.bytes.len() != bytes.len()) {
+            let word = self.word(bytes);
+            if self.verified.len() > 50_000 {
+                self.verified.clear();
+            }
+            self.verified.insert(place, word);
         }
-        let word = self.word(bytes);
-        if self.verified.len() > 50_000 {
-            self.verified.clear();
-        }
-        self.verified.insert(bytes.clone(), word.clone());
-        word
+        &self.verified[&place]
     }
 
     /// Keeps a sample of what was said.

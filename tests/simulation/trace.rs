@@ -31,7 +31,7 @@ impl World {
     }
 
     pub fn note_event(&self, node: usize, event: &Event) {
-        let Some(member) = event.member() else { return };
+        let Some(member) = event.member().filter(|_| self.trace) else { return };
         let number = self.number_of(&member.id);
         match member.reason {
             Some(reason) => self.note(node, format_args!("{} {number}: {reason:?}", event.kind.as_str())),

@@ -609,23 +609,7 @@ impl World {
 
     fn measure(&mut self, node: usize, kind: EventKind, id: MemberId, epoch: Epoch) {
         let now = self.now;
-        let healthy = |process: &Process| process.state == State::Running && !process.stood_still_lately(now);
-        let runs = self.by_id.get(&id).is_some_and(|other| {
-            let process = &self.processes[*other];
-            // What is said of a life before is true: that one has ended.
-            process.id == id && process.epoch == epoch && healthy(process)
-        });
-        let exists = self
-            .by_id
-            .get(&id)
-            .is_some_and(|other| self.processes[*other].id == id && self.processes[*other].lives());
-        // Whom a cut keeps apart, they cannot tell from the dead.
-        let apart = self
-            .by_id
-            .get(&id)
-            .is_some_and(|other| self.network.is_cut(*other, node) || self.network.is_cut(node, *other));
-        let sound = healthy(&self.processes[node]) && !apart;
-        self.measures.told(kind, sound);
+        self.measures.told(kind);
         match kind {
             EventKind::Joined => {
                 let newcomer = self.first_word.get(&id).filter(|at| **at > self.processes[node].started);
@@ -638,6 +622,28 @@ impl World {
                     self.measures.farewells_known.add(now - *at);
                 }
             }
+            EventKind::Suspect | EventKind::Down | EventKind::Back => {
+                self.measure_judgement(node, kind, id, epoch);
+            }
+            _ => {}
+        }
+    }
+
+    /// Somebody is thought to be silent or gone, or is no more.
+    fn measure_judgement(&mut self, node: usize, kind: EventKind, id: MemberId, epoch: Epoch) {
+        let now = self.now;
+        let healthy = |process: &Process| process.state == State::Running && !process.stood_still_lately(now);
+        let other = self.by_id.get(&id).copied();
+        let subject = other.map(|other| &self.processes[other]).filter(|process| process.id == id);
+        // What is said of a life before is true: that one has ended.
+        let runs = subject.is_some_and(|process| process.epoch == epoch && healthy(process));
+        let exists = subject.is_some_and(Process::lives);
+        // Whom a cut keeps apart, they cannot tell from the dead.
+        let apart =
+            other.is_some_and(|other| self.network.is_cut(other, node) || self.network.is_cut(node, other));
+        let sound = healthy(&self.processes[node]) && !apart;
+        self.measures.judged(sound);
+        match kind {
             EventKind::Suspect if runs && sound => self.measures.false_suspicions += 1,
             EventKind::Down if runs && sound => self.measures.false_down(id, now),
             EventKind::Down if exists => self.measures.excusable_downs += 1,
@@ -683,7 +689,7 @@ impl World {
         let lives = self.processes.iter().filter(|process| process.lives());
         let digests: BTreeSet<u64> = lives.map(|process| process.machine.digest()).collect();
         let differ = || (digests.len() > 1).then(|| format!("{} different digests", digests.len()));
-        self.miscount(&self.living()).or_else(differ)
+        differ().or_else(|| self.miscount(&self.living()))
     }
 }
 

@@ -58,6 +58,9 @@ impl Membership {
 
     /// Whether this listed member counts itself to another island than we do, and neither of us is about to follow the other.
     pub(super) fn has_moved_away(&self, now: Instant, id: &MemberId) -> bool {
+        if !self.is_firm() {
+            return false;
+        }
         let ours = &self.record;
         let record = self.table.record(id).map(|said| &said.value);
         let Some(theirs) = record.filter(|theirs| theirs.island != ours.island && theirs.island != UNNAMED)
@@ -68,7 +71,7 @@ impl Membership {
         // We part when either of us takes another name, however long ago the other has said its own.
         let parted = self.peers.get(id).map(|peer| peer.recorded.max(self.named));
         let has_time = parted.is_some_and(|at| now.saturating_duration_since(at) < FOLLOWS_WITHIN);
-        self.is_firm() && !(follows && has_time)
+        !(follows && has_time)
     }
 
     /// A record has come: perhaps it brings us a name, or its owner has moved to another island.
@@ -163,6 +166,9 @@ impl Membership {
 
     /// Takes out whoever counts itself to another island and will not follow us any more.
     pub(super) fn drop_emigrants(&mut self, now: Instant) {
+        if !self.is_firm() {
+            return;
+        }
         let away: Vec<MemberId> =
             self.peers.keys().filter(|id| self.has_moved_away(now, id)).copied().collect();
         for id in away {

@@ -293,11 +293,14 @@ impl Membership {
         if !hello.asking && is_far_back(mine.0, self.table.len(), ANSWERS * (attempt + 1)) {
             return false;
         }
-        let there = 1 + self.members().filter(|member| wanted(member)).count();
+        // More than come before this attempt's three make no difference.
+        let enough = ANSWERS * attempt + 1;
+        let there = 1 + self.members().filter(|member| wanted(member)).take(enough).count();
         let turn = attempt % there.div_ceil(ANSWERS);
         let last = ANSWERS * (turn + 1);
-        let before =
-            self.members().filter(|member| wanted(member) && lot(&member.id) < mine).take(last).count();
+        let earlier = self.peers.iter().filter(|(id, _)| lot(id) < mine);
+        let earlier = earlier.filter_map(|(_, peer)| peer.view.as_ref());
+        let before = earlier.filter(|member| wanted(member)).take(last).count();
         (last - ANSWERS..last).contains(&before)
     }
 
@@ -411,11 +414,11 @@ impl Membership {
 }
 
 /// Whether a lot, evenly drawn from all numbers of 64 bits, is certainly not among the `first` lowest of `count`: where it is expected
-/// is so far behind that one draw in a billion may be judged wrongly.
+/// is so far behind that one draw in a billion may be judged wrongly (of a Poisson distribution six deviations, and 14 for the few).
 pub(super) fn is_far_back(lot: u64, count: usize, first: usize) -> bool {
     #[expect(clippy::cast_precision_loss, reason = "an estimate")]
     let expected = lot as f64 / u64::MAX as f64 * count as f64;
     #[expect(clippy::cast_precision_loss, reason = "a small number")]
-    let far = 4.0 * first as f64 + 30.0;
-    expected > far
+    let first = first as f64;
+    expected > first + 6.0 * first.sqrt() + 14.0
 }

@@ -26,6 +26,9 @@ const CHECK_AT_LEAST_EACH: Duration = Duration::from_millis(5);
 /// After a forged pulse in its name, all that come in that name are verified for this long.
 const EAGER: Duration = Duration::from_secs(10);
 
+/// So many authors are looked for at once.
+const AHEAD: usize = 64;
+
 /// A pulse as it came: to all, when its author last gave a sign, from where that is heard.
 #[derive(Debug)]
 pub(super) struct Raw {
@@ -81,9 +84,9 @@ impl Membership {
         if header.kind != kind::BEACON || !from.shared || members < MEMBERS_MIN {
             return None;
         }
+        let patience = self.check_patience();
         let peer = self.peers.get_mut(&header.author)?;
         let well = peer.standing == Standing::Alive && peer.doubt.is_none() && !peer.mute;
-        let patience = CHECK_AT_LEAST + CHECK_AT_LEAST_EACH * u32::try_from(members).unwrap_or(u32::MAX);
         let checked = peer.checked.is_some_and(|at| now.saturating_duration_since(at) < patience);
         let suspicious = peer.eager_until.is_some_and(|until| until > now);
         let there = peer.from.is_some_and(|heard| heard.ip() == from.addr.ip());
@@ -111,11 +114,41 @@ impl Membership {
 
     /// Words of these members are about to be handed in: what is kept of them is better fetched from memory all at once. For a
     /// caller that has many in hand, and many tables.
-    pub fn expect<'a>(&self, authors: impl Iterator<Item = &'a MemberId>) {
-        // Something of each line that a pulse is measured by.
-        self.peers.touch(authors, |peer| {
-            peer.mute ^ peer.checked.is_some() ^ peer.known_said.is_some() ^ peer.raw.is_some()
-        });
+    pub fn expect<'a>(&self, now: Instant, mut authors: impl Iterator<Item = &'a MemberId>) {
+        let patience = self.check_patience();
+        let mut places = [0; AHEAD];
+        loop {
+            let mut count = 0;
+            for (place, author) in places.iter_mut().zip(&mut authors) {
+                *place = self.peers.guess(author);
+                count += 1;
+            }
+            let expected = || places[..count].iter().filter_map(|place| self.peers.at(*place));
+            // No choice here depends on what is fetched, so nothing waits for it: something of each line that a pulse is
+            // measured by.
+            let seen = expected().fold(false, |seen, (id, peer)| {
+                let raw = peer.raw.as_ref().map_or(0, |raw| raw.stamp.seq.0);
+                let flags = peer.mute ^ peer.checked.is_some() ^ peer.from.is_some();
+                seen ^ flags ^ peer.known_said.is_some() ^ (id.0[0] == 0) ^ (raw == 1)
+            });
+            // And of those that one touches which is verified.
+            let checked = expected().filter(|(_, peer)| {
+                peer.checked.is_none_or(|at| now.saturating_duration_since(at) >= patience)
+            });
+            let seen = checked.fold(seen, |seen, (id, peer)| {
+                let view = peer.view.as_ref().is_some_and(|view| view.heard.is_some() ^ view.proven);
+                seen ^ view ^ self.table.touch(id) ^ peer.learned.is_some() ^ peer.asking.is_some()
+            });
+            std::hint::black_box(seen);
+            if count < AHEAD {
+                return;
+            }
+        }
+    }
+
+    /// How long after a pulse of a member was verified others may wait.
+    fn check_patience(&self) -> Duration {
+        CHECK_AT_LEAST + CHECK_AT_LEAST_EACH * u32::try_from(self.table.len()).unwrap_or(u32::MAX)
     }
 
     /// A slot of this member has changed, or it was proven.

@@ -1,5 +1,6 @@
 //! Going on purpose: draining, the farewell, and passing on others' words of this kind.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -8,7 +9,8 @@ use super::announce::URGENT;
 use super::join::is_far_back;
 use super::{Destination, Membership, Source, Timer};
 use crate::event::EventKind;
-use crate::member::{LeaveReason, MemberId, Standing};
+use crate::member::{LeaveReason, MemberId, Record, Standing};
+use crate::table::Said;
 use crate::verify::{Verified, Word};
 use crate::wire::{Farewell, Message};
 
@@ -121,10 +123,10 @@ impl Membership {
 
     /// The same word once more. The author's own copies, three by each path, say nothing about who missed them all.
     pub(super) fn heard_again(&mut self, about: &MemberId, bytes: &Bytes, from: Source) {
-        let is_from_author = self.is_from_author(about, from);
-        if let Some(relay) = self.peers.get_mut(about).and_then(|peer| peer.relay.as_mut())
-            && relay.bytes == *bytes
-            && !is_from_author
+        let waits = self.peers.get(about).and_then(|peer| peer.relay.as_ref());
+        if waits.is_some_and(|relay| relay.bytes == *bytes)
+            && !self.is_from_author(about, from)
+            && let Some(relay) = self.peers.get_mut(about).and_then(|peer| peer.relay.as_mut())
         {
             relay.passed_on = relay.passed_on.saturating_add(1);
         }
@@ -135,8 +137,9 @@ impl Membership {
     pub(super) fn is_from_author(&self, id: &MemberId, from: Source) -> bool {
         let ip = from.addr.ip();
         let heard_there = self.peers.get(id).and_then(|peer| peer.from).is_some_and(|heard| heard.ip() == ip);
-        let record = self.table.record(id);
-        heard_there || record.is_some_and(|said| said.value.addresses.iter().any(|address| address.ip == ip))
+        let announces =
+            |said: &Said<Arc<Record>>| said.value.addresses.iter().any(|address| address.ip == ip);
+        heard_there || self.table.record(id).is_some_and(announces)
     }
 
     pub(super) fn relay(&mut self, about: MemberId) {

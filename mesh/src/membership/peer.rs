@@ -8,12 +8,12 @@ use super::lazy::{Known, Raw};
 use super::leave::Relay;
 use super::votes::Doubt;
 use super::watch::Watching;
-use crate::member::{Member, Reason, Stamp, Standing};
+use crate::member::{Member, MemberId, Reason, Stamp, Standing};
 
 /// One member as this node sees it. There may be 20,000: what only few have is boxed.
 ///
-/// In the order given: what a pulse touches that says nothing new comes first and together, for in a large table each
-/// line of it has to be fetched from memory.
+/// In the order given: what a look at all touches comes first, then what a pulse does that says nothing new, for in a large
+/// table each line has to be fetched from memory.
 #[derive(Debug)]
 #[repr(C)]
 pub(super) struct Peer {
@@ -26,11 +26,16 @@ pub(super) struct Peer {
     pub(super) verdict: Option<Reason>,
     /// Set while somebody says that it is silent.
     pub(super) doubt: Option<Box<Doubt>>,
+    /// Set while we watch it.
+    pub(super) watching: Option<Box<Watching>>,
+    /// Marks of the watchers that its record names: 0 if it names none.
+    pub(super) named: u64,
+    /// When a pulse in its name last came from where it is heard that was left to wait: see `raw`; or, with none waiting,
+    /// when it was last heard.
+    pub(super) sign: Option<Instant>,
     /// When a pulse of it was last verified, and until when all are: somebody spoke in its name.
     pub(super) checked: Option<Instant>,
     pub(super) eager_until: Option<Instant>,
-    /// When a pulse in its name last came from where it is heard that was left to wait: see `raw`.
-    pub(super) sign: Option<Instant>,
     /// Where its last word came from.
     pub(super) from: Option<SocketAddr>,
     /// What its next pulse is measured by.
@@ -42,8 +47,6 @@ pub(super) struct Peer {
     /// When it became known: silence counts from here as long as nothing is heard.
     pub(super) known: Instant,
     pub(super) view: Option<Arc<Member>>,
-    /// Set while we watch it.
-    pub(super) watching: Option<Box<Watching>>,
     /// When something newer of it was last learned, by whatever path.
     pub(super) learned: Option<Instant>,
     pub(super) last_pulse: Option<Stamp>,
@@ -59,6 +62,11 @@ pub(super) struct Peer {
     pub(super) relay: Option<Box<Relay>>,
     /// Its last returns from the dead, and until when its limit is doubled for them.
     pub(super) returns: Option<Box<Returns>>,
+}
+
+/// Marks of members: those of a list that does not have one's mark do not name it.
+pub(super) fn marks<'a>(ids: impl IntoIterator<Item = &'a MemberId>) -> u64 {
+    ids.into_iter().fold(0, |marks, id| marks | 1 << (id.0[0] % 64))
 }
 
 /// Questions to a member that are not answered yet.
@@ -141,6 +149,7 @@ impl Peer {
             verdict: None,
             mute: false,
             deaf: false,
+            named: 0,
             past: Past::default(),
             asking: None,
             relay: None,

@@ -38,7 +38,6 @@ impl Membership {
 
     fn take_datagram(&mut self, now: Instant, from: Source, bytes: Bytes) -> Result<(), Refused> {
         let header = self.screen_header(&bytes)?;
-        self.find_author(&header.author);
         if header.kind == kind::BEACON && header.version == WIRE_VERSION && header.author != self.id() {
             if self.is_nobody(&header.author) {
                 return Err(self.hear_nobody(now, from, header.author));
@@ -56,7 +55,6 @@ impl Membership {
 
     fn take_word(&mut self, now: Instant, from: Source, word: &Verified<Word>) -> Result<(), Refused> {
         let header = self.screen_header(&word.bytes)?;
-        self.find_author(&header.author);
         if let Some(Message::Beacon(beacon)) = &word.message
             && header.author != self.id()
         {
@@ -69,14 +67,6 @@ impl Membership {
         }
         self.screen(now, from, &header, &word.bytes)?;
         self.act_on(now, from, &header, word)
-    }
-
-    /// One search for all that is to be asked of this member: peers come after their entries in the table, one by one, so they
-    /// have the same place in both.
-    fn find_author(&self, id: &MemberId) {
-        if let Some(place) = self.peers.place_of(id) {
-            self.table.look_first_at(id, place);
-        }
     }
 
     /// Whether neither a record nor a floor of this member is known: its pulse can change nothing.
@@ -293,6 +283,9 @@ impl Membership {
         if speaks && newer && !matches!(way, Way::Told) {
             if direct && let Some(peer) = self.peers.get_mut(&id) {
                 peer.heard = peer.heard.max(Some(at));
+                if peer.raw.is_none() {
+                    peer.sign = peer.sign.max(Some(at));
+                }
             }
             self.life_sign(now, id, word.header.stamp, direct, at);
             self.has_spoken_at_home(now, id);

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use rand::RngExt;
 
+use super::peer::marks;
 use super::votes::{Doubt, UNDECIDED_IN_STORM, Vote};
 use super::{Membership, Timer};
 use crate::event::EventKind;
@@ -302,7 +303,11 @@ impl Membership {
         if self.record.watchers.contains(&fallen) {
             self.choose_watchers_soon(now);
         }
+        let mark = marks([&fallen]);
         let names = |peer: &super::Peer| {
+            if peer.named & mark == 0 {
+                return false;
+            }
             let view = peer.view.as_ref().filter(|_| !peer.standing.is_gone());
             view.is_some_and(|view| view.record.watchers.contains(&fallen))
         };

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::Membership;
 use super::links::is_local_to_link;
+use super::peer::marks;
 use crate::event::{Event, EventKind, Subject};
 use crate::member::{Member, MemberId, Reason, Record, Standing};
 
@@ -32,6 +33,7 @@ impl Membership {
         let Some(member) = self.view(now, &id) else { return };
         let member = Arc::new(member);
         if let Some(peer) = self.peers.get_mut(&id) {
+            peer.named = marks(&member.record.watchers);
             peer.view = Some(member.clone());
         }
         self.tell(member, kind);

@@ -67,6 +67,10 @@ const LOOK: Duration = Duration::from_millis(500);
 /// Newcomers are asked once after up to this for each member there is: not all at once, and few before two of their
 /// beacons have proven them.
 const FIRST_PING_EACH: Duration = Duration::from_millis(3);
+/// First questions go out at multiples of this, or of so small a share of the time over which they are spread: one wake-up for
+/// several where there are many.
+const FIRST_PING_STEP: Duration = Duration::from_millis(20);
+const FIRST_PING_STEPS: u32 = 32;
 /// In a crowd newcomers are given so many beacon periods to prove themselves first, once so many members are proven that
 /// there is a choice of watchers.
 const PROVEN_BY_PERIODS: u32 = 2;
@@ -269,18 +273,30 @@ impl Membership {
         let mut doubted = false;
         let mut earliest = now;
         for (id, peer) in &self.peers {
-            let Some(view) = peer.view.as_ref().filter(|_| !peer.standing.is_gone()) else { continue };
-            let is_forsaken = || {
-                let watchers = &view.record.watchers;
-                changed && if any_gone { !self.has_living(watchers) } else { watchers.is_empty() }
-            };
+            if peer.standing.is_gone() {
+                continue;
+            }
+            let is_watched_by_name =
+                peer.watching.as_ref().is_none_or(|watching| watching.role == Role::Named);
+            let lately = peer.sign.filter(|sign| now.saturating_duration_since(*sign) <= most);
+            if let Some(sign) = lately
+                && !changed
+                && peer.doubt.is_none()
+                && is_watched_by_name
+            {
+                earliest = earliest.min(sign);
+                continue;
+            }
+            let Some(view) = &peer.view else { continue };
+            let is_forsaken =
+                || changed && (peer.named == 0 || any_gone && !self.has_living(&view.record.watchers));
             let sign = peer.last_sign();
             earliest = earliest.min(sign);
             let silent = now.saturating_duration_since(sign) > most && !peer.mute;
             if silent && unheard.len() < UNHEARD_ASKED_MAX {
                 unheard.push(*id);
             }
-            let stand_in = peer.watching.as_ref().is_some_and(|watching| watching.role != Role::Named);
+            let stand_in = !is_watched_by_name;
             let undecided = peer.doubt.as_ref().is_some_and(|doubt| self.is_undecided(now, doubt));
             doubted |= stand_in || peer.doubt.is_some();
             if stand_in || undecided || is_forsaken() {
@@ -482,9 +498,21 @@ impl Membership {
     }
 
     pub(super) fn arm_first_ping(&mut self, now: Instant, id: MemberId) {
-        let spread = FIRST_PING_EACH * u32::try_from(self.table.len()).unwrap_or(u32::MAX);
+        let spread = self.first_pings_spread();
         let wait = self.up_to(spread);
-        self.timers.arm(now + wait, Timer::FirstAsk(id));
+        self.ask_first_at(now + wait, id);
+    }
+
+    fn first_pings_spread(&self) -> Duration {
+        FIRST_PING_EACH * u32::try_from(self.table.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Asks for the first time at the next step after `at`.
+    fn ask_first_at(&mut self, at: Instant, id: MemberId) {
+        let step = FIRST_PING_STEP.min(self.first_pings_spread() / FIRST_PING_STEPS);
+        let passed = at.saturating_duration_since(self.started);
+        let steps = if step.is_zero() { 0.0 } else { passed.div_duration_f64(step).ceil() };
+        self.timers.arm(at.max(self.started + step.mul_f64(steps)), Timer::FirstAsk(id));
     }
 
     /// `id` was heard beyond doubt: a pong to our nonce, two beacons in order, or a proof at its listener.
@@ -515,7 +543,7 @@ impl Membership {
         match until.filter(|until| patient && now < *until) {
             Some(until) => {
                 let wait = self.up_to(self.beacon_period());
-                self.timers.arm(until + wait, Timer::FirstAsk(id));
+                self.ask_first_at(until + wait, id);
             }
             None => self.ask(now, id, FIRST_PINGS, FIRST_PINGS_APART),
         }
