@@ -28,7 +28,7 @@ use tokio::sync::Mutex;
 use tracing::info;
 
 use crate::api::events::Feed;
-use crate::api::ready::State;
+use crate::api::ready::{Service, State};
 use crate::api::view::{IslandEvent, LinkView, LinksPage, MemberEvent, MemberView};
 use crate::http::body::{Answer, empty, full};
 use crate::http::connections::Connections;
@@ -75,6 +75,10 @@ pub trait Source: Send + Sync + 'static {
     fn far_records(&self, instance: u64, since: u64) -> BoxFuture<'_, Bytes> {
         let _ = (instance, since);
         Box::pin(async { Bytes::new() })
+    }
+    /// The service beside it.
+    fn service(&self) -> Service {
+        Service::None
     }
     /// The other islands that it knows.
     fn islands(&self) -> Islands {
@@ -297,6 +301,7 @@ impl Shared {
             fetching: (!self.source.is_complete()).then(|| self.started.elapsed()),
             // The mesh may have been told first.
             draining: draining.or_else(|| me.record.draining.then(|| me.since.elapsed())),
+            service: self.source.service(),
         }
     }
 }

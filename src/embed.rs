@@ -147,7 +147,7 @@ async fn start(
     let (bridge, work) = opened.unzip();
     let connections = Connections::new();
     let api = Api::new(
-        Arc::new(NodeSource { mesh: mesh.clone(), bridge: bridge.clone() }),
+        Arc::new(NodeSource { mesh: mesh.clone(), bridge: bridge.clone(), pieces: None }),
         connections.clone(),
         telemetry::metrics(),
     );

@@ -136,7 +136,11 @@ impl Node {
         tasks.spawn(async move { ("mesh", task.await.map_err(NodeError::from)) }.instrument(span.clone()));
         let connections = Connections::new();
         let api = Api::new(
-            Arc::new(NodeSource { mesh: mesh.clone(), bridge: bridge.clone() }),
+            Arc::new(NodeSource {
+                mesh: mesh.clone(),
+                bridge: bridge.clone(),
+                pieces: pieces.as_ref().map(|(pieces, _)| pieces.clone()),
+            }),
             connections.clone(),
             metrics,
         );

@@ -136,7 +136,7 @@ pub struct IslandEvent {
 /// Body of `GET /readyz?verbose`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ReadyView {
-    /// Whether all checks passed.
+    /// Whether requests should be sent here: the table is complete, and the node does not stop.
     pub ready: bool,
     /// The checks; left out without `verbose`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -146,7 +146,7 @@ pub struct ReadyView {
 /// One check of readiness.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct CheckView {
-    /// `table-complete` or `not-draining`.
+    /// `table-complete`, `not-draining`, or, where a service stands beside the node, `service-there`.
     pub check: String,
     /// Whether it passed.
     pub ok: bool,

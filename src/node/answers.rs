@@ -13,6 +13,7 @@ use isle_mesh::shared::SharedTable;
 use tracing::{debug, info, warn};
 
 use super::Ending;
+use crate::api::ready::Service;
 use crate::api::view::{self, LinkView};
 use crate::api::{Api, Source};
 use crate::http::accept::{App, Opened};
@@ -59,9 +60,14 @@ impl App for NodeApp {
 pub(crate) struct NodeSource {
     pub(crate) mesh: Mesh,
     pub(crate) bridge: Option<BridgeRole>,
+    pub(crate) pieces: Option<Pieces>,
 }
 
 impl Source for NodeSource {
+    fn service(&self) -> Service {
+        self.pieces.as_ref().map_or(Service::None, Pieces::service)
+    }
+
     fn far_records(&self, instance: u64, since: u64) -> BoxFuture<'_, Bytes> {
         Box::pin(self.mesh.far_records(instance, since))
     }

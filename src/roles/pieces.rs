@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tracing::debug;
 
 use crate::api::figures::{FigureRow, FiguresPage};
+use crate::api::ready::Service;
 use crate::config::PiecesConfig;
 use crate::figures::catalogue::{Catalogue, Entry};
 use crate::figures::figure::Figure;
@@ -89,6 +90,15 @@ impl Pieces {
         let (catalogue, _) = self.catalogue()?;
         let entries = u32::try_from(catalogue.entries().len()).unwrap_or(u32::MAX);
         (entries > 0).then(|| CatalogueSummary { digest: catalogue.digest().0, entries })
+    }
+
+    /// The service beside this node, if it has its figures from one.
+    #[must_use]
+    pub fn service(&self) -> Service {
+        match &self.stock {
+            Stock::Shelf(_) => Service::None,
+            Stock::Sidecar(sidecar) => sidecar.away_for().map_or(Service::There, Service::Away),
+        }
     }
 
     fn catalogue(&self) -> Option<(Catalogue, Bytes)> {

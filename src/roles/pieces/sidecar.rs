@@ -2,8 +2,9 @@
 
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode, Uri, header};
@@ -64,6 +65,8 @@ pub(super) struct Sidecar {
     catalogue: Catalogue,
     text: Bytes,
     at: watch::Sender<Option<SocketAddr>>,
+    /// When that became as it is.
+    since: Mutex<Instant>,
     upstreams: Upstreams,
 }
 
@@ -90,11 +93,17 @@ impl Sidecar {
         let (shelf, _) = Shelf::new(&lines);
         let (catalogue, text) = (shelf.catalogue().clone(), shelf.catalogue_text().clone());
         let (at, _) = watch::channel(None);
-        Ok(Self { authority, base, catalogue, text, at, upstreams })
+        Ok(Self { authority, base, catalogue, text, at, since: Mutex::new(Instant::now()), upstreams })
     }
 
     pub(super) fn is_up(&self) -> bool {
         self.at.borrow().is_some()
+    }
+
+    /// How long it has been away, if it is.
+    pub(super) fn away_for(&self) -> Option<Duration> {
+        let since = *self.since.lock().unwrap_or_else(PoisonError::into_inner);
+        (!self.is_up()).then(|| since.elapsed())
     }
 
     pub(super) fn watch(&self) -> watch::Receiver<Option<SocketAddr>> {
@@ -144,6 +153,9 @@ impl Sidecar {
                 info!(upstream = self.authority, "upstream is there: its figures are announced");
             } else if changed && found.is_none() {
                 warn!(upstream = self.authority, "upstream is away: its figures are withdrawn");
+            }
+            if at.is_some() != found.is_some() {
+                *self.since.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
             }
             *at = found;
             changed
