@@ -66,7 +66,7 @@ fn troubles(screen: Screen, page: &MembersPage, ready: &ReadyView) -> Vec<Troubl
         what: format!("this node: {}", check.check),
         reason: check.reason.clone().unwrap_or_default(),
         advice: check.advice.clone(),
-        since_ms: None,
+        since_ms: check.since_ms,
         sign: (Stand::Down.sign(screen), Ink::Red),
     });
     let members = page.members.iter().filter_map(|member| {

@@ -237,7 +237,11 @@ impl World {
             self.run_for(Duration::from_millis(100));
             match self.disagreement() {
                 None => break,
-                Some(what) => assert!(self.now - start < length, "no agreement within {length:?}: {what}"),
+                Some(what) => assert!(
+                    self.now - start < length,
+                    "no agreement within {length:?}: {what}; {:?}",
+                    self.miscount(&self.living())
+                ),
             }
         }
         println!("seed {}: agreement after {:?}", self.seed, self.now - start);
