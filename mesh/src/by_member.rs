@@ -13,7 +13,7 @@ use crate::member::MemberId;
 /// Places remembered: so many for each member, and at least so many.
 const GUESSES_EACH: usize = 4;
 const GUESSES_MIN: usize = 64;
-/// Members whose keys begin alike share so many of them: of members at random one in sixty finds no room.
+/// Members whose keys begin alike share so many of them: of members at random one in thirty, at the most, finds no room.
 const SHARED: usize = 2;
 /// Beside the place, what tells one of them from another: the rest of a guess is of the key.
 const PLACE_BITS: u32 = 24;
@@ -35,7 +35,10 @@ fn guesses(count: usize) -> Box<[[AtomicU32; SHARED]]> {
 
 /// An empty one.
 pub(crate) fn by_member<V>(seed: u64) -> ByMember<V> {
-    ByMember { map: IndexMap::with_hasher(FixedState::with_seed(seed)), guesses: guesses(GUESSES_MIN) }
+    ByMember {
+        map: IndexMap::with_hasher(FixedState::with_seed(seed)),
+        guesses: guesses(GUESSES_MIN / SHARED),
+    }
 }
 
 impl<V> ByMember<V> {
@@ -103,10 +106,7 @@ impl<V> ByMember<V> {
     }
 
     pub(crate) fn get_or_insert_with(&mut self, id: MemberId, value: impl FnOnce() -> V) -> &mut V {
-        let place = match self.place_of(&id) {
-            Some(place) => place,
-            None => self.put(id, value()).0,
-        };
+        let place = self.place_of(&id).unwrap_or_else(|| self.put(id, value()).0);
         &mut self.map[place]
     }
 

@@ -166,9 +166,6 @@ impl Membership {
 
     /// Takes out whoever counts itself to another island and will not follow us any more.
     pub(super) fn drop_emigrants(&mut self, now: Instant) {
-        if !self.is_firm() {
-            return;
-        }
         let away: Vec<MemberId> =
             self.peers.keys().filter(|id| self.has_moved_away(now, id)).copied().collect();
         for id in away {

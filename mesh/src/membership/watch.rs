@@ -276,13 +276,12 @@ impl Membership {
             if peer.standing.is_gone() {
                 continue;
             }
-            let is_watched_by_name =
-                peer.watching.as_ref().is_none_or(|watching| watching.role == Role::Named);
+            let stand_in = peer.watching.as_ref().is_some_and(|watching| watching.role != Role::Named);
             let lately = peer.sign.filter(|sign| now.saturating_duration_since(*sign) <= most);
             if let Some(sign) = lately
                 && !changed
                 && peer.doubt.is_none()
-                && is_watched_by_name
+                && !stand_in
             {
                 earliest = earliest.min(sign);
                 continue;
@@ -296,7 +295,6 @@ impl Membership {
             if silent && unheard.len() < UNHEARD_ASKED_MAX {
                 unheard.push(*id);
             }
-            let stand_in = !is_watched_by_name;
             let undecided = peer.doubt.as_ref().is_some_and(|doubt| self.is_undecided(now, doubt));
             doubted |= stand_in || peer.doubt.is_some();
             if stand_in || undecided || is_forsaken() {

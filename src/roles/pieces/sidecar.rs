@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -64,10 +63,16 @@ pub(super) struct Sidecar {
     base: String,
     catalogue: Catalogue,
     text: Bytes,
-    at: watch::Sender<Option<SocketAddr>>,
-    /// When that became as it is.
-    since: Mutex<Instant>,
+    found: watch::Sender<Found>,
     upstreams: Upstreams,
+}
+
+/// Where it was found.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Found {
+    at: Option<SocketAddr>,
+    /// Since when it is there, or away.
+    since: Instant,
 }
 
 impl Sidecar {
@@ -92,22 +97,22 @@ impl Sidecar {
         let lines: Vec<Shelved> = entries.into_iter().map(Shelved::passed_on).collect();
         let (shelf, _) = Shelf::new(&lines);
         let (catalogue, text) = (shelf.catalogue().clone(), shelf.catalogue_text().clone());
-        let (at, _) = watch::channel(None);
-        Ok(Self { authority, base, catalogue, text, at, since: Mutex::new(Instant::now()), upstreams })
+        let (found, _) = watch::channel(Found { at: None, since: Instant::now() });
+        Ok(Self { authority, base, catalogue, text, found, upstreams })
     }
 
     pub(super) fn is_up(&self) -> bool {
-        self.at.borrow().is_some()
+        self.found.borrow().at.is_some()
     }
 
     /// How long it has been away, if it is.
     pub(super) fn away_for(&self) -> Option<Duration> {
-        let since = *self.since.lock().unwrap_or_else(PoisonError::into_inner);
-        (!self.is_up()).then(|| since.elapsed())
+        let found = *self.found.borrow();
+        found.at.is_none().then(|| found.since.elapsed())
     }
 
-    pub(super) fn watch(&self) -> watch::Receiver<Option<SocketAddr>> {
-        self.at.subscribe()
+    pub(super) fn watch(&self) -> watch::Receiver<Found> {
+        self.found.subscribe()
     }
 
     pub(super) fn catalogue(&self) -> (Catalogue, Bytes) {
@@ -146,19 +151,18 @@ impl Sidecar {
         None
     }
 
-    fn set(&self, found: Option<SocketAddr>) {
-        self.at.send_if_modified(|at| {
-            let changed = *at != found;
-            if changed && found.is_some() && at.is_none() {
+    fn set(&self, at: Option<SocketAddr>) {
+        self.found.send_if_modified(|found| {
+            let (was, is) = (found.at.is_some(), at.is_some());
+            if is && !was {
                 info!(upstream = self.authority, "upstream is there: its figures are announced");
-            } else if changed && found.is_none() {
+            } else if was && !is {
                 warn!(upstream = self.authority, "upstream is away: its figures are withdrawn");
             }
-            if at.is_some() != found.is_some() {
-                *self.since.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+            if was != is {
+                found.since = Instant::now();
             }
-            *at = found;
-            changed
+            std::mem::replace(&mut found.at, at) != at
         });
     }
 
@@ -167,7 +171,7 @@ impl Sidecar {
         if self.catalogue.range(name).is_empty() {
             return super::no_such_figure(name.as_str(), &[]).into_answer();
         }
-        let at = *self.at.borrow();
+        let at = self.found.borrow().at;
         let Some(at) = at else { return self.away().into_answer() };
         let query = request.query.as_deref().map(|query| format!("?{query}")).unwrap_or_default();
         let target = format!("{}/figures/{name}{query}", self.base);
