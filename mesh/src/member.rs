@@ -222,6 +222,14 @@ pub struct Record {
     pub tags: Vec<(String, String)>,
 }
 
+impl Record {
+    /// Whether it announces this role.
+    #[must_use]
+    pub fn has_role(&self, role: &str) -> bool {
+        self.roles.iter().any(|r| r == role)
+    }
+}
+
 /// Why a node leaves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LeaveReason {
@@ -348,6 +356,6 @@ impl Member {
     /// Whether it announces this role.
     #[must_use]
     pub fn has_role(&self, role: &str) -> bool {
-        self.record.roles.iter().any(|r| r == role)
+        self.record.has_role(role)
     }
 }

@@ -80,7 +80,7 @@ pub use values::{
 };
 
 use abroad::Abroad;
-use crowd::Crowd;
+use crowd::{Crowd, Tally};
 use difference::Difference;
 use join::Joining;
 use meet::Strangers;
@@ -121,6 +121,8 @@ pub struct Membership {
     me: Option<Arc<Member>>,
     load: Load,
     load_told: Load,
+    /// Pulses verified lately for the sake of requests that we may hand over.
+    attended: Tally,
     beacon_told: Option<Instant>,
     joining: Joining,
     difference: Difference,
@@ -203,6 +205,7 @@ impl Membership {
             me: None,
             load: Load::default(),
             load_told: Load::default(),
+            attended: Tally::default(),
             beacon_told: None,
             joining: Joining::new(rng.random(), rng.random()),
             difference: Difference::default(),

@@ -381,12 +381,6 @@ impl Table {
         }
     }
 
-    /// Whether any member is gone: has left, is down, or is known by its farewell alone.
-    #[must_use]
-    pub fn has_gone(&self) -> bool {
-        !self.gone_by_age.is_empty()
-    }
-
     /// The member that has been gone for longest.
     pub(crate) fn longest_gone(&self) -> Option<MemberId> {
         self.gone_by_age.first().map(|(_, id)| *id)

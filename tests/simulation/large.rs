@@ -247,9 +247,10 @@ fn islands_of_a_thousand() {
     });
 }
 
-/// One heap, of huge pages, that grows by 64 MiB and of which nothing is given back (below 16 GiB).
+/// One heap, of huge pages, that grows by 64 MiB and of which nothing is given back (below 16 GiB). Large blocks are of it, too:
+/// mappings of their own would be of small pages.
 const HEAP: &str = concat!(
-    "glibc.malloc.arena_max=1:glibc.malloc.hugetlb=1:",
+    "glibc.malloc.arena_max=1:glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:",
     "glibc.malloc.top_pad=67108864:glibc.malloc.trim_threshold=17179869184",
 );
 

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use isle_mesh::member::{Epoch, MemberId, Seq};
 use isle_mesh::membership::Source;
 use isle_mesh::verify::Word;
-use isle_mesh::wire::{Beacon, Message};
+use isle_mesh::wire::{Beacon, Message, kind};
 use rand::RngExt;
 
 use crate::network::{Heard, MOMENTS};
@@ -181,9 +181,10 @@ impl World {
         let due = self.murmurs.kept.range(place..).take_while(|murmur| murmur.at <= self.now);
         let due = due.filter(|murmur| murmur.is_heard_now_by(node));
         let letters = process.letters.iter().take_while(|letter| letter.at <= self.now);
-        let authors = due.map(|murmur| &murmur.word).chain(letters.map(|letter| &letter.word));
-        if authors.clone().nth(EXPECTED_MIN - 1).is_some() {
-            process.machine.expect(self.now, authors.map(|word| &word.header.author));
+        let due = due.map(|murmur| (&murmur.word, murmur.word.header.kind == kind::BEACON));
+        let expected = due.chain(letters.map(|letter| (&letter.word, false)));
+        if expected.clone().nth(EXPECTED_MIN - 1).is_some() {
+            process.machine.expect(self.now, expected.map(|(word, waits)| (&word.header.author, waits)));
         }
         loop {
             let murmur = self.murmurs.kept.get(place).filter(|murmur| murmur.at <= self.now);

@@ -11,6 +11,9 @@ use crate::member::{MemberId, Stamp};
 use crate::verify::Refused;
 use crate::wire::{Cookie, Header, Hello, Message, Offer, kind};
 
+/// The role of those who take requests.
+pub(super) const INTERMEDIARY: &str = "intermediary";
+
 /// For so long after its first word a node is starting: newer words of its key are those of an earlier life.
 pub(super) const STARTING: Duration = Duration::from_secs(2);
 /// When the hellos of a start go out: the first when one can tell that one starts in a crowd.
@@ -252,8 +255,7 @@ impl Membership {
             http_port: self.record.http_port,
             island: self.record.island.clone(),
             island_given: self.record.island_given,
-            intermediary: self.record.roles.iter().any(|role| role == "intermediary")
-                && !self.record.draining,
+            intermediary: self.record.has_role(INTERMEDIARY) && !self.record.draining,
         };
         self.answer(to, &Message::Offer(offer))
     }
@@ -282,9 +284,9 @@ impl Membership {
         };
         let wanted = |member: &crate::member::Member| {
             !member.standing.is_gone()
-                && (!hello.asking || member.has_role("intermediary") && !member.record.draining)
+                && (!hello.asking || member.has_role(INTERMEDIARY) && !member.record.draining)
         };
-        if hello.asking && !self.record.roles.iter().any(|role| role == "intermediary") {
+        if hello.asking && !self.record.has_role(INTERMEDIARY) {
             return false;
         }
         let mine = lot(&self.id());

@@ -5,12 +5,18 @@
 //! counts as nothing. It is verified when a vote, a verdict or a choice depends on it, when it says something
 //! different, and now and then in any case.
 //!
+//! Two choices of the data plane depend on pulses that say nothing new. Whether a member that refused a connection is tried
+//! again: its next one is verified. And to whom requests are handed over by an intermediary that is busy or stops: it verifies
+//! those of other intermediaries.
+//!
 //! Source: NETWORK.md, "Pulses that wait".
 
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::join::INTERMEDIARY;
+use super::peer::Peer;
 use super::receive::Way;
 use super::{Membership, Source};
 use crate::member::{Epoch, Load, MemberId, Stamp, Standing};
@@ -20,9 +26,12 @@ use crate::wire::{Beacon, Header, Message, kind};
 
 /// In smaller islands every pulse is verified: 32 members cost half a percent of a core.
 const MEMBERS_MIN: usize = 32;
-/// A pulse in so long, and for each member that much longer, is verified whatever it says: 1 % of a core at most.
+/// A pulse in so long, and for each member that much longer, is verified whatever it says: half a percent of a core at most.
 const CHECK_AT_LEAST: Duration = Duration::from_secs(2);
-const CHECK_AT_LEAST_EACH: Duration = Duration::from_millis(5);
+const CHECK_AT_LEAST_EACH: Duration = Duration::from_millis(10);
+/// So many pulses a second are verified for the sake of requests that may be handed over: a quarter of a percent of a core, and
+/// more intermediaries to choose from than that are of no use.
+const ATTENDED_MAX: u32 = 64;
 /// After a forged pulse in its name, all that come in that name are verified for this long.
 const EAGER: Duration = Duration::from_secs(10);
 
@@ -43,6 +52,8 @@ pub(super) struct Known {
     record: Stamp,
     pulse: Stamp,
     load: Load,
+    /// Of its private socket, by its record.
+    pub(super) unicast_port: u16,
     full: bool,
     deaf: bool,
 }
@@ -51,7 +62,9 @@ impl Known {
     fn of(entry: &Entry) -> Option<Self> {
         let (record, pulse) = (entry.record.as_ref()?, entry.pulse.as_ref()?);
         let Beacon { load, full, deaf, .. } = pulse.value;
-        entry.proven.then_some(Self { record: record.stamp, pulse: pulse.stamp, load, full, deaf })
+        let unicast_port = record.value.unicast_port;
+        let known = Self { record: record.stamp, pulse: pulse.stamp, load, unicast_port, full, deaf };
+        entry.proven.then_some(known)
     }
 
     /// Whether this beacon, said in `epoch`, differs by no more than a little load.
@@ -85,7 +98,12 @@ impl Membership {
             return None;
         }
         let patience = self.check_patience();
+        let attends = self.may_hand_over() && self.attended.count(now) < ATTENDED_MAX;
         let peer = self.peers.get_mut(&header.author)?;
+        if attends && peer.view.as_ref().is_some_and(|view| view.has_role(INTERMEDIARY)) {
+            self.attended.note(now);
+            return None;
+        }
         let well = peer.standing == Standing::Alive && peer.doubt.is_none() && !peer.mute;
         let checked = peer.checked.is_some_and(|at| now.saturating_duration_since(at) < patience);
         let suspicious = peer.eager_until.is_some_and(|until| until > now);
@@ -112,30 +130,35 @@ impl Membership {
         Some(Ok(()))
     }
 
-    /// Words of these members are about to be handed in: what is kept of them is better fetched from memory all at once. For a
-    /// caller that has many in hand, and many tables.
-    pub fn expect<'a>(&self, now: Instant, mut authors: impl Iterator<Item = &'a MemberId>) {
+    /// Words of these members are about to be handed in, some of them beacons to all, which may wait: what is kept of their authors
+    /// is better fetched from memory all at once. For a caller that has many in hand, and many tables.
+    pub fn expect<'a>(&self, now: Instant, mut authors: impl Iterator<Item = (&'a MemberId, bool)>) {
         let patience = self.check_patience();
-        let mut places = [0; AHEAD];
+        let mut places = [(0, false); AHEAD];
         loop {
             let mut count = 0;
-            for (place, author) in places.iter_mut().zip(&mut authors) {
-                *place = self.peers.guess(author);
+            for (place, (author, may_wait)) in places.iter_mut().zip(&mut authors) {
+                *place = (self.peers.guess(author), may_wait);
                 count += 1;
             }
-            let expected = || places[..count].iter().filter_map(|place| self.peers.at(*place));
+            let expected = || {
+                let found = |(place, may_wait): &(u32, bool)| Some((self.peers.at(*place)?, *may_wait));
+                places[..count].iter().filter_map(found)
+            };
             // No choice here depends on what is fetched, so nothing waits for it: something of each line that a pulse is
             // measured by.
-            let seen = expected().fold(false, |seen, (id, peer)| {
+            let seen = expected().fold(false, |seen, ((id, peer), _)| {
                 let raw = peer.raw.as_ref().map_or(0, |raw| raw.stamp.seq.0);
                 let flags = peer.mute ^ peer.checked.is_some() ^ peer.from.is_some();
                 seen ^ flags ^ peer.known_said.is_some() ^ (id.0[0] == 0) ^ (raw == 1)
             });
-            // And of those that one touches which is verified.
-            let checked = expected().filter(|(_, peer)| {
-                peer.checked.is_none_or(|at| now.saturating_duration_since(at) >= patience)
-            });
-            let seen = checked.fold(seen, |seen, (id, peer)| {
+            // And of those that a word touches which does not wait.
+            let waits = |peer: &Peer| {
+                let checked = peer.checked.filter(|_| peer.known_said.is_some());
+                checked.is_some_and(|at| now.saturating_duration_since(at) < patience)
+            };
+            let verified = expected().filter(|((_, peer), may_wait)| !(*may_wait && waits(peer)));
+            let seen = verified.fold(seen, |seen, ((id, peer), _)| {
                 let view = peer.view.as_ref().is_some_and(|view| view.heard.is_some() ^ view.proven);
                 seen ^ view ^ self.table.touch(id) ^ peer.learned.is_some() ^ peer.asking.is_some()
             });
@@ -143,6 +166,19 @@ impl Membership {
             if count < AHEAD {
                 return;
             }
+        }
+    }
+
+    /// Whether we are an intermediary that is about to be too busy, or stops.
+    fn may_hand_over(&self) -> bool {
+        let half_full = self.load.capacity > 0 && self.load.in_flight.saturating_mul(2) >= self.load.capacity;
+        (half_full || self.record.draining) && self.record.has_role(INTERMEDIARY)
+    }
+
+    /// Something depends on the next pulse of this member.
+    pub(super) fn attend_to(&mut self, id: &MemberId) {
+        if let Some(peer) = self.peers.get_mut(id) {
+            peer.checked = None;
         }
     }
 

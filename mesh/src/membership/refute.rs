@@ -123,6 +123,8 @@ impl Membership {
 
     /// A connection to it was refused or reset: we and its watchers ask it at once. Nobody is given up for that alone.
     pub fn refused_connection(&mut self, now: Instant, id: MemberId) {
+        // Whether it is tried again depends on when it is heard.
+        self.attend_to(&id);
         if self.table.get(&id).is_none()
             || self.is_known_gone(&id)
             || !once(&mut self.spoken.hints, now, id, ONCE_IN)

@@ -19,6 +19,7 @@ mod hostile;
 mod names;
 mod trouble;
 mod verdicts;
+mod waiting;
 
 struct Wire {
     now: Instant,

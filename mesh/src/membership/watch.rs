@@ -12,7 +12,7 @@ use rand::RngExt;
 use super::crowd::Surge;
 use super::join::is_far_back;
 use super::leave::head_of;
-use super::peer::{Asking, Peer};
+use super::peer::{Asking, Peer, marks};
 use super::{Destination, Membership, Source, Timer};
 use crate::event::EventKind;
 use crate::member::{Epoch, MemberId, Stamp, Standing};
@@ -269,7 +269,8 @@ impl Membership {
         }
         let mut unheard = Vec::new();
         let mut forsaken = Vec::new();
-        let any_gone = self.table.has_gone();
+        let gone = self.peers.iter().filter(|(_, peer)| changed && peer.standing.is_gone());
+        let gone = marks(gone.map(|(id, _)| id));
         let mut doubted = false;
         let mut earliest = now;
         for (id, peer) in &self.peers {
@@ -287,8 +288,9 @@ impl Membership {
                 continue;
             }
             let Some(view) = &peer.view else { continue };
+            // Few name nobody who is gone: all others of a list can be told from those by their marks.
             let is_forsaken =
-                || changed && (peer.named == 0 || any_gone && !self.has_living(&view.record.watchers));
+                || changed && peer.named & !gone == 0 && !self.has_living(&view.record.watchers);
             let sign = peer.last_sign();
             earliest = earliest.min(sign);
             let silent = now.saturating_duration_since(sign) > most && !peer.mute;
@@ -593,11 +595,23 @@ impl Membership {
 
     /// Where the private socket of `id` is.
     pub(super) fn unicast_address(&self, id: &MemberId) -> Option<std::net::SocketAddr> {
+        let peer = self.peers.get(id);
+        let from = peer.and_then(|peer| peer.from);
+        let with_port = |port: u16| {
+            from.filter(|_| port != 0).map(|mut at| {
+                at.set_port(port);
+                at
+            })
+        };
+        // Of whom is well all is kept with the peer.
+        let known = peer.and_then(|peer| peer.known_said).and_then(|known| with_port(known.unicast_port));
+        if known.is_some() {
+            return known;
+        }
         let record = &self.table.get(id)?.record.as_ref()?.value;
-        let from = self.peers.get(id).and_then(|peer| peer.from);
-        if let Some(mut at) = from.filter(|_| record.unicast_port != 0) {
-            at.set_port(record.unicast_port);
-            return Some(at);
+        let heard_at = with_port(record.unicast_port);
+        if heard_at.is_some() {
+            return heard_at;
         }
         self.addresses_of(record, None, record.unicast_port).into_iter().next()
     }
