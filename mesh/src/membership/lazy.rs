@@ -52,8 +52,6 @@ pub(super) struct Known {
     record: Stamp,
     pulse: Stamp,
     load: Load,
-    /// Of its private socket, by its record.
-    pub(super) unicast_port: u16,
     full: bool,
     deaf: bool,
 }
@@ -62,9 +60,7 @@ impl Known {
     fn of(entry: &Entry) -> Option<Self> {
         let (record, pulse) = (entry.record.as_ref()?, entry.pulse.as_ref()?);
         let Beacon { load, full, deaf, .. } = pulse.value;
-        let unicast_port = record.value.unicast_port;
-        let known = Self { record: record.stamp, pulse: pulse.stamp, load, unicast_port, full, deaf };
-        entry.proven.then_some(known)
+        entry.proven.then_some(Self { record: record.stamp, pulse: pulse.stamp, load, full, deaf })
     }
 
     /// Whether this beacon, said in `epoch`, differs by no more than a little load.
@@ -100,10 +96,6 @@ impl Membership {
         let patience = self.check_patience();
         let attends = self.may_hand_over() && self.attended.count(now) < ATTENDED_MAX;
         let peer = self.peers.get_mut(&header.author)?;
-        if attends && peer.view.as_ref().is_some_and(|view| view.has_role(INTERMEDIARY)) {
-            self.attended.note(now);
-            return None;
-        }
         let well = peer.standing == Standing::Alive && peer.doubt.is_none() && !peer.mute;
         let checked = peer.checked.is_some_and(|at| now.saturating_duration_since(at) < patience);
         let suspicious = peer.eager_until.is_some_and(|until| until > now);
@@ -116,6 +108,10 @@ impl Membership {
         let known = peer.known_said?;
         if header.stamp <= known.pulse || peer.raw.as_ref().is_some_and(|raw| raw.stamp >= header.stamp) {
             return Some(Err(Refused::Stale));
+        }
+        if attends && peer.view.as_ref().is_some_and(|view| view.has_role(INTERMEDIARY)) {
+            self.attended.note(now);
+            return None;
         }
         if !known.covers(header.stamp.epoch, beacon) {
             return None;

@@ -288,7 +288,7 @@ impl Membership {
                 continue;
             }
             let Some(view) = &peer.view else { continue };
-            // Few name nobody who is gone: all others of a list can be told from those by their marks.
+            // Whoever names somebody that does not have the mark of any who is gone is not forsaken.
             let is_forsaken =
                 || changed && peer.named & !gone == 0 && !self.has_living(&view.record.watchers);
             let sign = peer.last_sign();
@@ -595,23 +595,11 @@ impl Membership {
 
     /// Where the private socket of `id` is.
     pub(super) fn unicast_address(&self, id: &MemberId) -> Option<std::net::SocketAddr> {
-        let peer = self.peers.get(id);
-        let from = peer.and_then(|peer| peer.from);
-        let with_port = |port: u16| {
-            from.filter(|_| port != 0).map(|mut at| {
-                at.set_port(port);
-                at
-            })
-        };
-        // Of whom is well all is kept with the peer.
-        let known = peer.and_then(|peer| peer.known_said).and_then(|known| with_port(known.unicast_port));
-        if known.is_some() {
-            return known;
-        }
         let record = &self.table.get(id)?.record.as_ref()?.value;
-        let heard_at = with_port(record.unicast_port);
-        if heard_at.is_some() {
-            return heard_at;
+        let from = self.peers.get(id).and_then(|peer| peer.from);
+        if let Some(mut at) = from.filter(|_| record.unicast_port != 0) {
+            at.set_port(record.unicast_port);
+            return Some(at);
         }
         self.addresses_of(record, None, record.unicast_port).into_iter().next()
     }
