@@ -265,7 +265,7 @@ impl Membership {
     }
 
     fn is_bridge(&self) -> bool {
-        self.record.roles.iter().any(|role| role == BRIDGE)
+        self.record.has_role(BRIDGE)
     }
 
     /// Our island has another name now.

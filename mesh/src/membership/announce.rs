@@ -248,6 +248,6 @@ impl Membership {
     }
 }
 
-fn is_full(load: Load) -> bool {
+pub(super) fn is_full(load: Load) -> bool {
     load.capacity > 0 && load.in_flight >= load.capacity
 }

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::announce::is_full;
 use super::join::INTERMEDIARY;
 use super::peer::Peer;
 use super::receive::Way;
@@ -167,7 +168,7 @@ impl Membership {
 
     /// Whether we are an intermediary that is about to be too busy, or stops.
     fn may_hand_over(&self) -> bool {
-        let half_full = self.load.capacity > 0 && self.load.in_flight.saturating_mul(2) >= self.load.capacity;
+        let half_full = is_full(Load { in_flight: self.load.in_flight.saturating_mul(2), ..self.load });
         (half_full || self.record.draining) && self.record.has_role(INTERMEDIARY)
     }
 

@@ -269,8 +269,8 @@ impl Membership {
         }
         let mut unheard = Vec::new();
         let mut forsaken = Vec::new();
-        let gone = self.peers.iter().filter(|(_, peer)| changed && peer.standing.is_gone());
-        let gone = marks(gone.map(|(id, _)| id));
+        let gone = || self.peers.iter().filter(|(_, peer)| peer.standing.is_gone()).map(|(id, _)| id);
+        let gone = if changed { marks(gone()) } else { 0 };
         let mut doubted = false;
         let mut earliest = now;
         for (id, peer) in &self.peers {
