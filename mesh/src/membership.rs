@@ -266,7 +266,7 @@ impl Membership {
                 Timer::NobodyThere => self.joining.give_up(),
                 Timer::Greet => self.greet_newcomers(now),
                 Timer::Tick => self.tick(now),
-                Timer::ChooseWatchers => self.choose_watchers(now),
+                Timer::ChooseWatchers => self.choose_watchers_in_turn(now),
                 Timer::Defend => self.say_beacon(now),
                 Timer::Refresh => self.refresh_record(now),
                 Timer::Introduce => self.introduce(now),

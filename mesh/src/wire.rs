@@ -274,6 +274,8 @@ pub struct Offer {
     pub island_given: bool,
     /// Whether the author is an intermediary that is not draining.
     pub intermediary: bool,
+    /// Whether many come at once, as far as the author has heard.
+    pub crowd: bool,
 }
 
 /// Body of COOKIE.

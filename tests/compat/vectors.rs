@@ -227,6 +227,7 @@ fn accepted() -> Vec<Vector> {
         island: "north".into(),
         island_given: true,
         intermediary: false,
+        crowd: false,
     };
     let offer_v6 = Offer {
         observed: "[fe80::9]:40001".parse().unwrap(),
@@ -235,6 +236,7 @@ fn accepted() -> Vec<Vector> {
         intermediary: true,
         ..offer.clone()
     };
+    let offer_in_crowd = Offer { crowd: true, ..offer.clone() };
     let cookie = Cookie { nonce: hello.nonce, cookie: [9; 16] };
     let ping =
         Ping { nonce: 77, target: Identity::for_test(2).id(), unicast_port: 40_001, wants_record: false };
@@ -262,6 +264,7 @@ fn accepted() -> Vec<Vector> {
         says("hello-asking", "A client's third question, with a cookie.", 3, Message::Hello(asking)),
         says("offer", "The answer to `hello`.", 21, Message::Offer(offer)),
         says("offer-v6", "An answer over IPv6.", 22, Message::Offer(offer_v6)),
+        says("offer-crowd", "An answer where many start at once.", 34, Message::Offer(offer_in_crowd)),
         says("cookie", "The answer to a question from another network.", 23, Message::Cookie(cookie)),
         says("ping", "Are you there?", 24, Message::Ping(ping)),
         says("ping-wanting", "Are you there, and what is your record?", 24, Message::Ping(wanting)),

@@ -177,6 +177,37 @@ fn all_restart() {
     });
 }
 
+/// Those of a large island whose power comes back start within moments or seconds of each other. Within three seconds of the last
+/// one all hold the same; no second costs more than this.
+fn starts_within(members: usize, length: Duration, bytes: u64, seed: u64) {
+    let mut island = large_island(members, seed).loss(0.05).delay(ms(0), ms(2)).started_within(length);
+    island.run_for(length);
+    island.lists_within(secs(3));
+    island.agrees_within(secs(3));
+    island.report(&format!("{members} start within {length:?}"));
+    assert_eq!(island.measures.false_downs, 0);
+    let worst = island.measures.worst_mean;
+    assert!(worst <= bytes, "{worst} B a node in a second");
+}
+
+#[test]
+fn two_hundred_start_within_moments() {
+    with_seeds("two_hundred_start_within_moments", |seed| {
+        starts_within(size(200), ms(300), 3 * STEADY_BYTES, seed);
+    });
+}
+
+#[test]
+#[ignore = "takes minutes: cargo xtask sim --scenario all_start_within_seconds"]
+fn all_start_within_seconds() {
+    with_seeds("all_start_within_seconds", |seed| {
+        for length in [ms(100), ms(300), secs(1), secs(2)] {
+            starts_within(size(1000), length, 5 * STEADY_BYTES, seed);
+        }
+        starts_within(size(1000), secs(5), 3 * STEADY_BYTES, seed);
+    });
+}
+
 #[test]
 #[ignore = "takes a minute: cargo xtask sim --scenario two_halves_meet"]
 fn two_halves_meet() {

@@ -401,6 +401,7 @@ impl World {
                 island: self.voices[voice].record.island.clone(),
                 island_given: true,
                 intermediary: false,
+                crowd: false,
             };
             let bytes = self.voices[voice].sign(&Message::Offer(offer));
             self.send(VOICES + voice, from, false, &bytes);

@@ -1,5 +1,7 @@
 //! Crowds: so many newcomers within a second that what is done for each of a few would drown all.
 //!
+//! Whoever is here hears them; a newcomer is told with the answers to its first question.
+//!
 //! A power cut ends and a thousand members start at once, or two halves of an island are plugged together. In a crowd a record
 //! is said once, greetings and tables are left out, and questions wait; whoever missed a record notices it by its author's
 //! next beacons, which come sooner than usual, and asks for that record alone.
@@ -65,8 +67,13 @@ impl Surge {
     pub(super) fn note(&mut self, now: Instant) {
         self.lately.note(now);
         if self.is_swelling(now) {
-            self.until = Some(now + PASSED);
+            self.lasts(now);
         }
+    }
+
+    /// It is, and will have been for a while.
+    fn lasts(&mut self, now: Instant) {
+        self.until = Some(now + PASSED);
     }
 
     pub(super) fn is_on(&self, now: Instant) -> bool {
@@ -96,6 +103,11 @@ impl Crowd {
     /// One more newcomer was heard.
     pub(super) fn note(&mut self, now: Instant) {
         self.newcomers.note(now);
+    }
+
+    /// Others have heard many newcomers.
+    pub(super) fn is_told_of(&mut self, now: Instant) {
+        self.newcomers.lasts(now);
     }
 
     pub(super) fn is_one(&self, now: Instant) -> bool {

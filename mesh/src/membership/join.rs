@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use super::crowd::Tally;
+use super::crowd::{GROUP_MIN, Tally};
 use super::meet::FOR_YOU;
 use super::{Destination, Fetch, Membership, Source, Timer};
 use crate::member::{MemberId, Stamp};
@@ -36,8 +36,6 @@ const START_MAX: Duration = Duration::from_secs(5);
 const FETCH_PATIENCE: Duration = Duration::from_secs(2);
 /// So many tables are fetched for offers within a second.
 const TAKEN_MAX: u32 = 2;
-/// All differ where many start together, and what is missing shows in beacons.
-const TAKEN_IN_CROWD_MAX: u32 = 1;
 /// So many members answer each attempt.
 const ANSWERS: usize = 3;
 /// A cookie is good for one to two of these.
@@ -59,13 +57,23 @@ pub(super) struct Joining {
     /// When the last round of hellos began.
     asked: Option<Instant>,
     complete: bool,
-    offers: BTreeMap<MemberId, (u64, SocketAddr)>,
+    offers: BTreeMap<MemberId, Offered>,
+    /// Who said first that many come at once.
+    told_of_crowd: Option<MemberId>,
     /// Tables fetched for offers.
     taken: Tally,
     pub(super) fetching: Option<MemberId>,
     admitted: BTreeMap<IpAddr, Instant>,
     /// The latest hellos, so that each is answered once, by however many paths it comes.
     answered: VecDeque<(MemberId, Stamp)>,
+}
+
+/// A table that somebody offers.
+#[derive(Debug)]
+struct Offered {
+    digest: u64,
+    members: usize,
+    at: SocketAddr,
 }
 
 impl Joining {
@@ -79,6 +87,7 @@ impl Joining {
             asked: None,
             complete: false,
             offers: BTreeMap::new(),
+            told_of_crowd: None,
             taken: Tally::default(),
             fetching: None,
             admitted: BTreeMap::new(),
@@ -124,6 +133,7 @@ impl Membership {
     /// Asks who is there, on every path.
     pub(super) fn begin_joining(&mut self, now: Instant) {
         self.joining.offered = false;
+        self.joining.told_of_crowd = None;
         self.joining.asked = Some(now);
         self.timers.disarm(|timer| matches!(timer, Timer::Hello(_) | Timer::NobodyThere));
         for (attempt, after) in (0..).zip(&HELLOS) {
@@ -244,7 +254,7 @@ impl Membership {
                 self.joining.admitted.insert(ip, now);
                 self.neighbours_changed = true;
             }
-        } else if !self.is_our_turn(hello) {
+        } else if !self.is_our_turn(now, hello) {
             return Ok(());
         }
         let offer = Offer {
@@ -256,6 +266,7 @@ impl Membership {
             island: self.record.island.clone(),
             island_given: self.record.island_given,
             intermediary: self.record.has_role(INTERMEDIARY) && !self.record.draining,
+            crowd: self.crowd.is_one(now),
         };
         self.answer(to, &Message::Offer(offer))
     }
@@ -268,12 +279,16 @@ impl Membership {
 
     /// Everybody draws the same lots, so that three answer each attempt; after the last three it is the first three's
     /// turn again, for on a small island an answer that was lost has nobody else to come from. Who only asks for an intermediary gets one.
-    fn is_our_turn(&self, hello: &Hello) -> bool {
+    fn is_our_turn(&self, now: Instant, hello: &Hello) -> bool {
         if hello.asking && self.record.draining {
             return false;
         }
         if hello.attempt == FOR_YOU {
             return true;
+        }
+        // Where many start others know more.
+        if self.crowd.is_one(now) && !self.joining.complete {
+            return false;
         }
         let lot = |id: &MemberId| {
             let mut hasher = blake3::Hasher::new();
@@ -351,6 +366,9 @@ impl Membership {
             return Err(Refused::Island);
         }
         self.joining.offered = true;
+        if offer.crowd {
+            self.hear_of_crowd(now, id);
+        }
         self.consider_offered_island(now, id, &offer.island, offer.island_given);
         if offer.http_port == 0 || self.joining.offers.len() >= REMEMBERED_MAX {
             return Ok(());
@@ -363,29 +381,40 @@ impl Membership {
             }
             (at, _) => at,
         };
-        self.joining.offers.insert(id, (offer.digest, at));
+        let members = usize::try_from(offer.members).unwrap_or(usize::MAX);
+        self.joining.offers.insert(id, Offered { digest: offer.digest, members, at });
         self.fetch_offered(now);
         Ok(())
     }
 
+    /// Whoever answers says that many come at once: by the time that we had heard that ourselves, most that is said for each
+    /// newcomer would be said. Believed when two say it, so that nobody alone makes us content with one table.
+    fn hear_of_crowd(&mut self, now: Instant, id: MemberId) {
+        if self.joining.told_of_crowd.get_or_insert(id) != &id {
+            self.crowd.is_told_of(now);
+        }
+    }
+
     /// Fetches from the first offer, then from one more that differs from what we have by then, so that nobody alone can hide
-    /// members from us.
+    /// members from us. In a crowd all differ, and most know little: there a second table is worth it only from somebody who lists
+    /// many more than we do by then; who is missing shows by its beacons.
     fn fetch_offered(&mut self, now: Instant) {
         if self.joining.fetching.is_some() {
             return;
         }
-        let most = if self.crowd.is_one(now) { TAKEN_IN_CROWD_MAX } else { TAKEN_MAX };
-        if self.joining.taken.count(now) >= most && self.joining.complete {
-            self.joining.offers.clear();
-            return;
+        if self.joining.complete {
+            let (ours, members) = (self.digest(), self.table.len());
+            let may_take = self.joining.taken.count(now) < TAKEN_MAX;
+            let enough = self.crowd.is_one(now).then_some(members + GROUP_MIN.max(members / 4));
+            let is_worth_it = |offer: &Offered| {
+                may_take && offer.digest != ours && enough.is_none_or(|enough| offer.members > enough)
+            };
+            self.joining.offers.retain(|_, offer| is_worth_it(offer));
         }
-        let ours = self.digest();
-        while let Some((id, (digest, at))) = self.joining.offers.pop_first() {
-            if !self.joining.complete || digest != ours {
-                self.joining.taken.note(now);
-                self.wish(now, id, vec![at]);
-                return;
-            }
+        let best = self.joining.offers.iter().max_by_key(|(_, offer)| offer.members).map(|(id, _)| *id);
+        if let Some((id, offer)) = best.and_then(|id| self.joining.offers.remove_entry(&id)) {
+            self.joining.taken.note(now);
+            self.wish(now, id, vec![offer.at]);
         }
     }
 

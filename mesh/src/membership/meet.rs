@@ -34,7 +34,7 @@ const ASKS_MAX: u8 = 5;
 const ASKS_APART: Duration = Duration::from_millis(100);
 /// So many strangers are asked in a second, and in a crowd: an unverified beacon costs no more questions than that.
 const ASKED_MAX: u32 = 4;
-const ASKED_IN_CROWD_MAX: u32 = 64;
+const ASKED_IN_CROWD_MAX: u32 = 128;
 /// In a crowd so many strangers are those whose first words were lost.
 const FEW: usize = 16;
 /// A record we lack is asked for after up to this: a copy may be on its way.

@@ -15,6 +15,7 @@ use crate::wire::{Message, SIGNATURE_BYTES, kind};
 
 mod abroad;
 mod anything;
+mod crowds;
 mod hostile;
 mod names;
 mod trouble;
@@ -452,29 +453,6 @@ fn a_word_that_was_passed_on_does_not_move_its_author() {
     let draining = wire.nodes[1].poll_transmit().unwrap().bytes;
     assert_eq!(wire.nodes[0].handle_datagram(wire.now, broadcast_from(7), draining), Ok(()));
     assert_eq!(at(&wire), before);
-}
-
-#[test]
-fn in_a_crowd_a_record_is_said_once_and_beacons_follow_it() {
-    let mut wire = Wire::of(70);
-    wire.run_for(SECOND);
-    let now = wire.now;
-    for _ in 0..64 {
-        wire.nodes[0].crowd.note(now);
-    }
-    wire.recorded.clear();
-    wire.nodes[0].announce(now, &news());
-    wire.run_for(200 * MS);
-    let own = wire.nodes[0].id();
-    let said = |what: u8| {
-        let words =
-            wire.recorded.iter().map(|bytes| crate::verify::peek(MeshTag::of("test"), bytes).unwrap());
-        words.filter(|header| header.author == own && header.kind == what).collect::<Vec<_>>()
-    };
-    assert_eq!(said(kind::ANNOUNCE).len(), 1);
-    // To its watchers twice in this time, or thrice, and to all five times.
-    let distinct: BTreeSet<Stamp> = said(kind::BEACON).iter().map(|header| header.stamp).collect();
-    assert!((6..=8).contains(&distinct.len()), "{}", distinct.len());
 }
 
 #[test]

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use rand::RngExt;
 use rand::seq::SliceRandom;
 
 use super::{Destination, Membership, Timer};
@@ -47,7 +48,7 @@ const DEAF: Duration = Duration::from_secs(3);
 #[derive(Debug, Default)]
 pub(super) struct Watched {
     chosen: Option<Instant>,
-    pending: bool,
+    pending: Option<Pending>,
     /// Wrong accusations lately, by who made them.
     accusers: BTreeMap<MemberId, (u32, Instant)>,
     defended: Option<Instant>,
@@ -58,6 +59,14 @@ pub(super) struct Watched {
     /// When we last heard something meant for all, and for us alone.
     pub(super) heard_all: Option<Instant>,
     pub(super) heard_alone: Option<Instant>,
+}
+
+/// A choice to come. How long the time is over which it and those of others are spread depends on how many there are.
+#[derive(Clone, Copy, Debug)]
+struct Pending {
+    from: Instant,
+    /// Its place in that time, from 0 to 1.
+    lot: f64,
 }
 
 impl Watched {
@@ -73,7 +82,7 @@ const ALL_PATHS_EVERY: u32 = 5;
 impl Membership {
     /// Something changed that the choice of watchers depends on.
     pub(super) fn choose_watchers_soon(&mut self, now: Instant) {
-        if self.watched.pending || self.leaving {
+        if self.watched.pending.is_some() || self.leaving {
             return;
         }
         let wanted = self.table.len().min(WATCHERS_MAX);
@@ -82,25 +91,45 @@ impl Membership {
         if full && !self.is_accused(now) {
             return;
         }
-        let each = |usual, in_crowd| if self.is_crowded(now) { in_crowd } else { usual };
-        let (from, each) = match self.watched.chosen {
+        let from = match self.watched.chosen {
             // Once for all who fall.
-            Some(_) if self.do_many_fall(now) => (now + CHOOSE_IN_STORM, CHOOSE_SPREAD_EACH_IN_STORM),
-            Some(last) => {
-                (now.max(last + CHOOSE_EVERY), each(CHOOSE_SPREAD_EACH, CHOOSE_SPREAD_EACH_IN_CROWD))
-            }
-            None => (
-                now.max(self.started + CHOOSE_FIRST),
-                each(CHOOSE_FIRST_SPREAD_EACH, CHOOSE_FIRST_SPREAD_EACH_IN_CROWD),
-            ),
+            Some(_) if self.do_many_fall(now) => now + CHOOSE_IN_STORM,
+            Some(last) => now.max(last + CHOOSE_EVERY),
+            None => now.max(self.started + CHOOSE_FIRST),
+        };
+        let pending = Pending { from, lot: self.rng.random_range(0.0..1.0) };
+        self.watched.pending = Some(pending);
+        self.choose_watchers_at(now, self.choice_due(now, pending));
+    }
+
+    /// When the choice is due, with as many members as there are now.
+    fn choice_due(&self, now: Instant, pending: Pending) -> Instant {
+        let each = match (self.watched.chosen, self.is_crowded(now)) {
+            (Some(_), _) if self.do_many_fall(now) => CHOOSE_SPREAD_EACH_IN_STORM,
+            (Some(_), true) => CHOOSE_SPREAD_EACH_IN_CROWD,
+            (Some(_), false) => CHOOSE_SPREAD_EACH,
+            (None, true) => CHOOSE_FIRST_SPREAD_EACH_IN_CROWD,
+            (None, false) => CHOOSE_FIRST_SPREAD_EACH,
         };
         let members = u32::try_from(self.table.len()).unwrap_or(u32::MAX);
-        let at = from + self.up_to(each * members);
-        self.watched.pending = true;
+        pending.from + (each * members).mul_f64(pending.lot)
+    }
+
+    /// They are chosen then.
+    fn choose_watchers_at(&mut self, now: Instant, at: Instant) {
         self.timers.arm(at, Timer::ChooseWatchers);
         if self.watched.chosen.is_none() && self.crowd.is_one(now) {
             // The record that names them is said soon, and beacons follow it.
             self.watched.put_off_broadcast(at + self.beacon_period());
+        }
+    }
+
+    /// It is time for the choice, unless it is the first, in a crowd that has grown meanwhile: then its turn comes later.
+    pub(super) fn choose_watchers_in_turn(&mut self, now: Instant) {
+        let first = self.watched.pending.filter(|_| self.watched.chosen.is_none());
+        match first.map(|pending| self.choice_due(now, pending)) {
+            Some(due) if due > now => self.choose_watchers_at(now, due),
+            _ => self.choose_watchers(now),
         }
     }
 
@@ -126,7 +155,7 @@ impl Membership {
 
     /// Names our watchers: those we have as long as they will do, then the long known ones, drawn by lot.
     pub(super) fn choose_watchers(&mut self, now: Instant) {
-        self.watched.pending = false;
+        self.watched.pending = None;
         if self.leaving || self.record_said.is_none() {
             return;
         }

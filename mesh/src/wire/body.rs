@@ -276,6 +276,8 @@ struct OfferBody {
     ig: bool,
     #[serde(default, skip_serializing_if = "is_false")]
     im: bool,
+    #[serde(default, skip_serializing_if = "is_false")]
+    cr: bool,
 }
 
 impl From<&Offer> for OfferBody {
@@ -289,6 +291,7 @@ impl From<&Offer> for OfferBody {
             i: offer.island.clone().into(),
             ig: offer.island_given,
             im: offer.intermediary,
+            cr: offer.crowd,
         }
     }
 }
@@ -304,6 +307,7 @@ impl OfferBody {
             island: self.i.0,
             island_given: self.ig,
             intermediary: self.im,
+            crowd: self.cr,
         }
     }
 }

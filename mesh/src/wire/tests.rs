@@ -90,8 +90,14 @@ fn hellos() -> impl Strategy<Value = Hello> {
 }
 
 fn offers() -> impl Strategy<Value = Offer> {
-    (any::<(u64, u64, u32, u16, bool, bool)>(), any::<u16>(), addresses(), labels()).prop_map(
-        |((nonce, digest, members, http_port, island_given, intermediary), port, address, island)| Offer {
+    (any::<(u64, u64, u32, u16)>(), any::<[bool; 3]>(), any::<u16>(), addresses(), labels()).prop_map(
+        |(
+            (nonce, digest, members, http_port),
+            [island_given, intermediary, crowd],
+            port,
+            address,
+            island,
+        )| Offer {
             nonce,
             observed: SocketAddr::new(address.ip.to_canonical(), port),
             digest,
@@ -100,6 +106,7 @@ fn offers() -> impl Strategy<Value = Offer> {
             island,
             island_given,
             intermediary,
+            crowd,
         },
     )
 }

@@ -208,6 +208,7 @@ impl Voice {
             island: self.record.island.clone(),
             island_given: false,
             intermediary: false,
+            crowd: false,
         };
         self.sign(&Message::Offer(offer))
     }
