@@ -73,7 +73,9 @@ fn shown(screen: Screen, route: &RouteView) -> String {
     let shares = counted(route.shares.into(), "share", "shares");
     let outlook = match &*route.missing {
         [] => format!("would answer {}", route.status),
-        missing => format!("would answer {}: no server for share {}", route.status, missing.join(", ")),
+        missing => {
+            format!("would answer {}: nobody can serve share {} now", route.status, missing.join(", "))
+        }
     };
     format!("{name}   {shares}, asked at {}\n{table}{}\n", visible(&route.asked_at), visible(&outlook))
 }
@@ -102,7 +104,7 @@ SHARE  MEMBER       ISLAND  CAN_SERVE  WHY
 1/2    p1~k7q2mhf4  north   yes        load 12 %; would be preferred
 1/2    p1~m3wd8k2p  north   yes        load 50 %
 2/2    garage       north   no         down for 40 s
-would answer 503: no server for share 2/2
+would answer 503: nobody can serve share 2/2 now
 "
         );
     }

@@ -8,7 +8,7 @@ use crate::cli::ask;
 use crate::cli::failure::{Exit, Failure};
 use crate::cli::output::sign::Stand;
 use crate::cli::output::table::{Cell, Column, table};
-use crate::cli::output::{Ink, Screen, ago, counted, print, print_json};
+use crate::cli::output::{Ink, Screen, ago, counted, in_parts, print, print_json};
 use crate::config::similar::closest;
 use crate::figures::text::visible;
 
@@ -163,8 +163,10 @@ pub fn all(screen: Screen, page: &MembersPage) -> String {
     if !piped {
         let here = page.members.iter().filter(|member| !Stand::of(member).is_gone()).count();
         let islands = counted(page.islands.len(), "island", "islands");
+        let members = format!("{} on {islands}", counted(here, "member", "members"));
         let legend = "P pieces  I intermediary  B bridge  * who answers";
-        text.push_str(&format!("{} on {islands}   {legend}\n", counted(here, "member", "members")));
+        text.push_str(&in_parts(screen, 0, [&*members, legend]));
+        text.push('\n');
     }
     text
 }

@@ -157,6 +157,30 @@ pub fn cut(text: &str, columns: usize, unicode: bool) -> Cow<'_, str> {
     Cow::Owned(kept)
 }
 
+/// What stands between the parts of a line.
+pub const GAP: &str = "   ";
+
+/// The parts of a line that begins at a column: on lines of their own, from that column on, where the terminal is too narrow.
+#[must_use]
+pub fn in_parts<'a>(screen: Screen, begin: usize, parts: impl IntoIterator<Item = &'a str>) -> String {
+    let mut text = String::new();
+    let mut column = begin;
+    for part in parts {
+        let wide = width(part);
+        if !text.is_empty() && screen.width.is_some_and(|most| column + GAP.len() + wide > most) {
+            text.push('\n');
+            text.push_str(&" ".repeat(begin));
+            column = begin;
+        } else if !text.is_empty() {
+            text.push_str(GAP);
+            column += GAP.len();
+        }
+        text.push_str(part);
+        column += wide;
+    }
+    text
+}
+
 /// A length of time in at most 6 columns: `0.1 s`, `41 s`, `4 m`, `2 h`, `3 d`.
 #[must_use]
 pub fn ago(ms: u64) -> String {

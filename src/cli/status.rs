@@ -9,7 +9,7 @@ use crate::cli::client::{AskError, Client};
 use crate::cli::failure::{Exit, Failure};
 use crate::cli::members::{labels, meaning};
 use crate::cli::output::sign::Stand;
-use crate::cli::output::{Ink, Screen, ago, counted, print, print_json};
+use crate::cli::output::{GAP, Ink, Screen, ago, counted, in_parts, print, print_json};
 use crate::figures::text::visible;
 
 /// What is wrong with one thing.
@@ -95,8 +95,11 @@ fn shown(screen: Screen, page: &MembersPage, ready: &ReadyView, troubles: &[Trou
         .unwrap_or_default()
         .max(9);
     let mut line = |key: &str, value: &str| {
-        let pad = " ".repeat(wide.saturating_sub(crate::cli::output::width(key)));
-        text.push_str(&format!("{}{pad}  {}\n", visible(key), visible(value)));
+        let key = visible(key);
+        let pad = " ".repeat(wide.saturating_sub(crate::cli::output::width(&key)));
+        let value = visible(value);
+        let begin = crate::cli::output::width(&key) + pad.len() + 2;
+        text.push_str(&format!("{key}{pad}  {}\n", in_parts(screen, begin, value.split(GAP))));
     };
     let me = page.members.iter().find(|member| member.id == page.me.id);
     let mut about = vec![page.me.id.get(..8).unwrap_or_default().to_owned()];
@@ -105,7 +108,7 @@ fn shown(screen: Screen, page: &MembersPage, ready: &ReadyView, troubles: &[Trou
         about.push(me.roles.join(", "));
         about.extend(me.http().map(|http| format!("http://{http}")));
     }
-    line(&page.me.name, &about.join("   "));
+    line(&page.me.name, &about.join(GAP));
     for island in &page.islands {
         line(&island.name, &about_island(page, island, ready));
     }
@@ -166,8 +169,25 @@ mod tests {
     use crate::cli::members::tests::page;
 
     #[test]
+    fn lines_are_folded_where_a_terminal_is_narrow() {
+        let screen = Screen { width: Some(60), ..Screen::pipe() };
+        let ready = ReadyView { ready: true, checks: Vec::new() };
+        let mut page = page();
+        page.members.retain(|member| !["cat", "garage"].contains(&&*member.name));
+        assert_eq!(
+            shown(screen, &page, &ready, &[]),
+            "\
+kitchen    k7q2mhf4   isle 0.1.0   pieces, intermediary
+           http://192.168.1.20:5235
+north      4 members: 1 alive, 1 draining   table complete
+requests   3 of 256 inside
+"
+        );
+    }
+
+    #[test]
     fn what_is_wrong_comes_last_and_only_if_something_is() {
-        let screen = Screen { width: Some(80), ..Screen::pipe() };
+        let screen = Screen { width: Some(100), ..Screen::pipe() };
         let ready = ReadyView { ready: true, checks: Vec::new() };
         let mut page = page();
         let found = troubles(screen, &page, &ready);

@@ -3,20 +3,21 @@
 //! A thousand members say a million beacons to each other in a second. A node takes in those that it has not had whenever
 //! something happens to it, each at the moment at which it came; so a table is in the processor's cache for many of
 //! them. What says nothing new waits for that however long it takes: by a node's own beacons and timers that is every few
-//! milliseconds. Anything else is heard by everybody within two milliseconds, as if that was how long a
-//! process takes to get to its sockets.
+//! milliseconds, and what the machine would only let wait it is not told of until something could depend on it (see `ears`).
+//! Anything else is heard by everybody within two milliseconds, as if that was how long a process takes to get to its sockets.
 //!
 //! Beacons to a watcher alone wait likewise, as long as nobody accuses who says them.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use isle_mesh::member::{Epoch, MemberId, Seq};
+use isle_mesh::member::{Epoch, MemberId, Seq, Stamp};
 use isle_mesh::membership::Source;
 use isle_mesh::verify::Word;
 use isle_mesh::wire::{Beacon, Message, kind};
 use rand::RngExt;
 
+use crate::ears::Voices;
 use crate::network::{Heard, MOMENTS};
 use crate::process::{Process, State};
 use crate::world::{Due, World};
@@ -31,6 +32,8 @@ struct Murmur {
     lots: u64,
     /// Heard now by those alone who draw this; by all, if none.
     moment: Option<usize>,
+    /// Of a beacon that says what the last one said, and nothing of other islands.
+    digest: Option<u64>,
 }
 
 impl Murmur {
@@ -55,12 +58,19 @@ pub struct Murmurs {
     first: u64,
     /// What each node said last but for load, digest and number.
     said: Vec<Option<(Epoch, Seq, bool, bool)>>,
+    /// The record that each said last, and when for the first time.
+    records: Vec<Option<(Stamp, Instant)>>,
+    voices: Voices,
+    /// Those that a node is told of while it listens, by their places.
+    told: Vec<usize>,
     /// When everybody is to listen.
     rouses: BTreeSet<Instant>,
 }
 
 /// A node that stands still for longer has lost them.
-const KEPT: Duration = Duration::from_secs(3);
+const KEPT: Duration = Duration::from_secs(10);
+/// A record that was first said so long ago is said again, for the few who missed it.
+const REPEATED: Duration = Duration::from_secs(5);
 /// Nobody is in doubt for longer without being accused again.
 const DOUBTED_FOR: Duration = Duration::from_secs(6);
 /// Fewer are not worth looking ahead for.
@@ -79,13 +89,30 @@ impl Murmurs {
     }
 
     /// Whether this word says no more than the last to all of the same node did.
-    fn is_one(&mut self, node: usize, word: &Word) -> bool {
+    fn is_one(&mut self, now: Instant, node: usize, word: &Word) -> bool {
+        if matches!(word.message, Some(Message::Announce(_))) {
+            return self.is_repeated(now, node, word.header.stamp);
+        }
         let Some(Message::Beacon(beacon)) = &word.message else { return false };
         if node >= self.said.len() {
             self.said.resize(node + 1, None);
         }
         let says = says(word, beacon);
         std::mem::replace(&mut self.said[node], says) == says
+    }
+
+    /// Whether a record is an old one, said again.
+    fn is_repeated(&mut self, now: Instant, node: usize, stamp: Stamp) -> bool {
+        if node >= self.records.len() {
+            self.records.resize(node + 1, None);
+        }
+        match self.records[node] {
+            Some((said, since)) if said == stamp => now - since > REPEATED,
+            _ => {
+                self.records[node] = Some((stamp, now));
+                false
+            }
+        }
     }
 
     /// Whether a word to one does.
@@ -112,15 +139,20 @@ impl World {
     /// Says a word to all who hear it.
     pub fn murmur(&mut self, from: usize, source: Source, word: Heard) {
         let lots = self.random.random();
-        if self.murmurs.is_one(from, &word) {
+        self.murmurs.voices.speaks(from, self.now - self.began);
+        if self.murmurs.is_one(self.now, from, &word) {
             let at = self.now + self.network.takes(&mut self.random);
-            self.murmurs.keep(Murmur { from, at, source, word, lots, moment: None });
+            let digest = match &word.message {
+                Some(Message::Beacon(beacon)) if beacon.far.is_none() => Some(beacon.digest),
+                _ => None,
+            };
+            self.murmurs.keep(Murmur { from, at, source, word, lots, moment: None, digest });
             return;
         }
         for moment in 0..MOMENTS {
             let at = self.now + self.network.takes(&mut self.random);
             let moment = Some(moment);
-            self.murmurs.keep(Murmur { from, at, source, word: word.clone(), lots, moment });
+            self.murmurs.keep(Murmur { from, at, source, word: word.clone(), lots, moment, digest: None });
             self.rouse_by(at);
         }
     }
@@ -136,7 +168,10 @@ impl World {
 
     pub fn rouse(&mut self) {
         self.murmurs.rouses.remove(&self.now);
-        self.all_listen();
+        for node in 0..self.processes.len() {
+            self.listen(node);
+        }
+        self.forget_murmurs();
     }
 
     /// Notes whom this word accuses.
@@ -171,58 +206,111 @@ impl World {
 
     /// The same without carrying out what comes of it. Returns whether anything had come.
     pub fn hear(&mut self, node: usize) -> bool {
+        self.hear_all_but(node, false)
+    }
+
+    /// The same, but for beacons that change nothing: those are kept from its machine.
+    pub fn hear_what_matters(&mut self, node: usize) -> bool {
+        self.hear_all_but(node, true)
+    }
+
+    /// The same before its machine looks for members that have been silent for long: it is told since when nobody is.
+    pub fn hear_before_a_look(&mut self, node: usize) -> bool {
+        let heard = self.hear_what_matters(node);
+        let process = &mut self.processes[node];
+        let since = self.murmurs.voices.all_heard_since(&process.ears, node, self.began, self.now);
+        process.machine.all_gave_signs_since(since);
+        process.machine.is_about_to_look_at_all(self.now) && self.hear(node) || heard
+    }
+
+    fn hear_all_but(&mut self, node: usize, unchanged: bool) -> bool {
         let process = &mut self.processes[node];
         if process.state != State::Running {
             return false;
         }
-        let begin = process.heard.max(self.murmurs.first);
-        let mut place = usize::try_from(begin - self.murmurs.first).expect("an index of what is kept");
-        let mut heard = false;
-        let due = self.murmurs.kept.range(place..).take_while(|murmur| murmur.at <= self.now);
-        let due = due.filter(|murmur| murmur.is_heard_now_by(node));
-        let letters = process.letters.iter().take_while(|letter| letter.at <= self.now);
-        let due = due.map(|murmur| (&murmur.word, murmur.word.header.kind == kind::BEACON));
-        let expected = due.chain(letters.map(|letter| (&letter.word, false)));
-        if expected.clone().nth(EXPECTED_MIN - 1).is_some() {
-            process.machine.expect(self.now, expected.map(|(word, waits)| (&word.header.author, waits)));
+        let murmurs = &mut self.murmurs;
+        let mut told = std::mem::take(&mut murmurs.told);
+        let first = murmurs.first;
+        let place_of = |number: u64| number.checked_sub(first).and_then(|place| usize::try_from(place).ok());
+        if !unchanged {
+            told.extend(process.ears.take_kept().into_iter().filter_map(place_of));
         }
+        let begin = place_of(process.heard.max(first)).expect("an index of what is kept");
+        let digest = process.machine.digest();
+        let mut end = begin;
+        for murmur in murmurs.kept.range(begin..).take_while(|murmur| murmur.at <= self.now) {
+            let place = end;
+            end += 1;
+            if !murmur.is_heard_now_by(node)
+                || self.network.misses(&mut self.random, murmur.at, murmur.lots, murmur.from, node)
+            {
+                continue;
+            }
+            self.measures.deliveries += 1;
+            process.traffic.received(murmur.word.header.kind, murmur.source.shared, murmur.word.bytes.len());
+            let may_be_kept = unchanged && murmur.digest == Some(digest);
+            if !process.ears.hear(murmur.from, murmur.at - self.began, first + place as u64, may_be_kept) {
+                told.push(place);
+            }
+        }
+        process.heard = first + end as u64;
+        let heard = self.tell(node, &told);
+        told.clear();
+        self.murmurs.told = told;
+        heard
+    }
+
+    /// Tells its machine of murmurs, by their places in order, and of what has come to it alone.
+    fn tell(&mut self, node: usize, murmurs: &[usize]) -> bool {
+        let process = &mut self.processes[node];
+        let kept = &self.murmurs.kept;
+        let letters = process.letters.iter().take_while(|letter| letter.at <= self.now);
+        let expected = murmurs.iter().map(|place| &kept[*place].word);
+        let expected = expected.map(|word| (&word.header.author, word.header.kind == kind::BEACON));
+        let expected = expected.chain(letters.map(|letter| (&letter.word.header.author, false)));
+        if expected.clone().nth(EXPECTED_MIN - 1).is_some() {
+            process.machine.expect(self.now, expected);
+        }
+        let mut heard = !murmurs.is_empty();
+        let mut murmurs = murmurs.iter().map(|place| &kept[*place]);
         loop {
-            let murmur = self.murmurs.kept.get(place).filter(|murmur| murmur.at <= self.now);
+            let murmur = murmurs.next();
             let until = murmur.map_or(self.now, |murmur| murmur.at);
             while process.letters.front().is_some_and(|letter| letter.at <= until) {
                 let Some(letter) = process.letters.pop_front() else { break };
                 self.measures.deliveries += 1;
                 heard = true;
+                process.traffic.received(
+                    letter.word.header.kind,
+                    letter.source.shared,
+                    letter.word.bytes.len(),
+                );
                 take_in(process, letter.at, letter.source, &letter.word);
             }
-            let Some(murmur) = murmur else { break };
-            place += 1;
-            if !murmur.is_heard_now_by(node) {
-                continue;
-            }
-            if self.network.misses(&mut self.random, murmur.at, murmur.lots, murmur.from, node) {
-                continue;
-            }
-            self.measures.deliveries += 1;
-            heard = true;
+            let Some(murmur) = murmur else { return heard };
             take_in(process, murmur.at, murmur.source, &murmur.word);
+            let waits = murmur.digest.is_some() && process.machine.lets_wait(&murmur.word.header);
+            process.ears.told(murmur.from, murmur.at - self.began, waits);
         }
-        process.heard = self.murmurs.first + place as u64;
-        heard
     }
 
-    /// The same for all, so that what they know is what they can know now.
+    /// All hear what has come but what changes nothing, so that it is counted.
     pub fn all_listen(&mut self) {
         for node in 0..self.processes.len() {
-            self.listen(node);
+            if self.hear_what_matters(node) {
+                self.after_input(node);
+            }
         }
+        self.forget_murmurs();
+    }
+
+    fn forget_murmurs(&mut self) {
         self.murmurs.forget(self.now.checked_sub(KEPT).unwrap_or(self.began));
     }
 }
 
 /// At the moment it came, or at which the process got to it.
 fn take_in(process: &mut Process, at: Instant, source: Source, word: &Heard) {
-    process.traffic.received(word.header.kind, source.shared, word.bytes.len());
     let _ = process.machine.handle_word(at.max(process.resumed), source, word);
 }
 

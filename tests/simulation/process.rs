@@ -10,6 +10,7 @@ use isle_mesh::membership::{Interface, Membership, Settings, Source};
 use isle_mesh::verify::Scheme;
 use isle_mesh::wire::{Header, MeshTag, kind};
 
+use crate::ears::Ears;
 use crate::invariants::Witness;
 use crate::measures::Traffic;
 use crate::murmur::Letter;
@@ -56,6 +57,7 @@ pub struct Process {
     pub last: Seq,
     /// Number of the murmur that it is to hear next.
     pub heard: u64,
+    pub ears: Ears,
     /// Beacons to it alone that wait until it listens, in order.
     pub letters: VecDeque<Letter>,
     /// Since when it runs without standing still: it got to nothing before.
@@ -130,6 +132,7 @@ impl Process {
             recorded: (Seq(0), now),
             last: Seq(0),
             heard: 0,
+            ears: Ears::default(),
             letters: VecDeque::new(),
             resumed: now,
             stalls: false,

@@ -14,6 +14,7 @@
 
 mod archipelago;
 mod beside;
+mod ears;
 mod few;
 mod forged;
 mod invariants;

@@ -11,6 +11,7 @@ use isle_mesh::member::{Epoch, MemberId, Seq, Standing};
 use isle_mesh::membership::{Destination, Fetch, Membership, Source};
 use isle_mesh::transfer::VerifiedTransfer;
 use isle_mesh::verify::Scheme;
+use isle_mesh::wire::kind;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
@@ -318,6 +319,8 @@ impl World {
     }
 
     pub fn stand_still(&mut self, node: usize, until: Instant) {
+        // What came before was heard before.
+        self.listen(node);
         self.note(node, format_args!("stands still for {:.3?}", until - self.now));
         self.processes[node].state = State::Stalled(until);
         self.processes[node].stood_still = Some((self.now, until));
@@ -411,7 +414,11 @@ impl World {
         if to >= self.processes.len() {
             return;
         }
-        let heard = self.hear(to);
+        let heard = match word.header.kind {
+            // Nothing of others depends on these.
+            kind::PING | kind::PONG => self.hear_what_matters(to),
+            _ => self.hear(to),
+        };
         let process = &mut self.processes[to];
         process.traffic.received(word.header.kind, source.shared, word.bytes.len());
         match process.state {
@@ -447,7 +454,15 @@ impl World {
     fn wake(&mut self, node: usize) {
         let now = self.now;
         self.processes[node].wake = None;
-        self.hear(node);
+        let machine = &self.processes[node].machine;
+        // Whatever has come, it is asked below what it wants.
+        let _ = match machine.poll_timeout().map(|wakeup| wakeup.why) {
+            // What is kept from it has no part in its own words, nor in those who are long gone.
+            Some("tick" | "refresh" | "forget" | "sweep") => self.hear_what_matters(node),
+            Some("silence") if machine.is_calm() => self.hear_what_matters(node),
+            Some("look") => self.hear_before_a_look(node),
+            _ => self.hear(node),
+        };
         let process = &mut self.processes[node];
         if matches!(process.state, State::Running | State::Leaving) {
             process.machine.handle_timeout(now);

@@ -191,6 +191,15 @@ impl Membership {
         }
     }
 
+    /// Whether this pulse waits, and another one that says the same would, with nothing that depends on either but that a sign was
+    /// given. For a caller that has many in hand: it may keep the next ones back, as long as it says
+    /// [`all_gave_signs_since`](Self::all_gave_signs_since) and hands them in before anything else happens.
+    #[must_use]
+    pub fn lets_wait(&self, header: &Header) -> bool {
+        let peer = self.peers.get(&header.author).filter(|peer| peer.watching.is_none());
+        peer.and_then(|peer| peer.raw.as_ref()).is_some_and(|raw| raw.stamp == header.stamp)
+    }
+
     /// Whether this beacon, or a newer one, waits already: each comes once by each path.
     pub(super) fn is_waiting(&self, header: &Header) -> bool {
         let raw = self.peers.get(&header.author).and_then(|peer| peer.raw.as_ref());

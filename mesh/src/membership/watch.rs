@@ -152,6 +152,13 @@ pub(super) struct Looked {
     earliest: Option<Instant>,
 }
 
+impl Looked {
+    /// Whether it found nothing that calls for another look but silence, and nothing has happened since.
+    fn is_settled(&self, event: u64) -> bool {
+        self.event == event && !self.doubted
+    }
+}
+
 impl Membership {
     /// Whether we watch `id`, by its newest record and by who of its watchers is left.
     fn role_for(&self, now: Instant, id: &MemberId) -> Option<Role> {
@@ -255,18 +262,12 @@ impl Membership {
     /// somebody can have been silent for long.
     pub(super) fn look_around(&mut self, now: Instant) {
         self.timers.arm(now + LOOK, Timer::Look);
-        // Watchers come and go by events alone.
-        let changed = std::mem::replace(&mut self.looked.event, self.event_number) != self.event_number;
-        let most = if self.is_storm(now) {
-            UNHEARD_MIN_IN_STORM.max(self.beacon_period().mul_f64(UNHEARD_PERIODS_IN_STORM))
-        } else {
-            UNHEARD_MIN.max(self.beacon_period() * UNHEARD_PERIODS)
-        };
-        let earliest = self.looked.earliest;
-        let nobody_silent = earliest.is_some_and(|sign| now.saturating_duration_since(sign) <= most);
-        if nobody_silent && !changed && !self.looked.doubted {
+        if !self.is_about_to_look_at_all(now) {
             return;
         }
+        // Watchers come and go by events alone.
+        let changed = std::mem::replace(&mut self.looked.event, self.event_number) != self.event_number;
+        let most = self.unheard_most(now);
         let mut unheard = Vec::new();
         let mut forsaken = Vec::new();
         let gone = || self.peers.iter().filter(|(_, peer)| peer.standing.is_gone()).map(|(id, _)| id);
@@ -310,6 +311,38 @@ impl Membership {
         }
         for id in unheard {
             self.doubt_unheard(now, id, most);
+        }
+    }
+
+    /// For how long nothing may be heard of a member before it is asked.
+    fn unheard_most(&self, now: Instant) -> Duration {
+        if self.is_storm(now) {
+            UNHEARD_MIN_IN_STORM.max(self.beacon_period().mul_f64(UNHEARD_PERIODS_IN_STORM))
+        } else {
+            UNHEARD_MIN.max(self.beacon_period() * UNHEARD_PERIODS)
+        }
+    }
+
+    /// Whether somebody may have been silent for long, or something has changed on which watching depends: all members are looked
+    /// at then, twice a second.
+    #[must_use]
+    pub fn is_about_to_look_at_all(&self, now: Instant) -> bool {
+        let most = self.unheard_most(now);
+        let is_recent = |sign| now.saturating_duration_since(sign) <= most;
+        !self.looked.is_settled(self.event_number) || !self.looked.earliest.is_some_and(is_recent)
+    }
+
+    /// Whether nobody is in doubt, and whom we watch has named us.
+    #[must_use]
+    pub fn is_calm(&self) -> bool {
+        !self.looked.doubted
+    }
+
+    /// All members that are not gone have given a sign since then, in words that a caller keeps back: see
+    /// [`lets_wait`](Self::lets_wait).
+    pub fn all_gave_signs_since(&mut self, at: Instant) {
+        if self.looked.is_settled(self.event_number) {
+            self.looked.earliest = self.looked.earliest.max(Some(at));
         }
     }
 

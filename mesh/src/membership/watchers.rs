@@ -25,7 +25,7 @@ const CHOOSE_IN_STORM: Duration = Duration::from_millis(550);
 const CHOOSE_FIRST: Duration = Duration::from_millis(150);
 /// Over how much it is spread for each member, so that not all who start together say their records at once.
 const CHOOSE_FIRST_SPREAD_EACH: Duration = Duration::from_micros(100);
-const CHOOSE_FIRST_SPREAD_EACH_IN_CROWD: Duration = Duration::from_micros(2_100);
+const CHOOSE_FIRST_SPREAD_EACH_IN_CROWD: Duration = Duration::from_micros(1_900);
 /// And the later ones: of those who have lost the same watcher.
 const CHOOSE_SPREAD_EACH: Duration = Duration::from_micros(200);
 const CHOOSE_SPREAD_EACH_IN_CROWD: Duration = Duration::from_micros(500);

@@ -1,0 +1,95 @@
+//! What a node has heard of each other one, and the beacons that are kept from its machine, for they change nothing.
+//!
+//! A beacon that says what the last one said, of a member whose pulses wait unverified, is good for one thing: its author has
+//! given a sign. So of those the machine is told one in so many seconds, and else that all have given signs; of what is kept it
+//! is told the newest of each author as soon as anything could depend on it.
+
+use std::time::{Duration, Instant};
+
+/// For so long after a beacon that the machine let wait it is told of none that says the same. Half as long as a pulse waits
+/// among a thousand before one is verified.
+const KEPT_FROM_IT: Duration = Duration::from_secs(6);
+/// Whoever said nothing to all for so long is known to be gone.
+const GONE: Duration = Duration::from_secs(5);
+
+/// Milliseconds since the world began.
+type Millis = u32;
+
+fn millis(length: Duration) -> Millis {
+    Millis::try_from(length.as_millis()).expect("a few days")
+}
+
+/// Of one author, by its node.
+#[derive(Clone, Copy, Default)]
+struct Ear {
+    /// When it was last heard; 0: never.
+    heard: Millis,
+    /// Until when what says the same is kept.
+    keeps_until: Millis,
+    /// Number of the murmur that is kept, and one.
+    kept: u32,
+}
+
+/// Those of one node.
+#[derive(Default)]
+pub struct Ears {
+    of: Vec<Ear>,
+    /// The authors of what is kept.
+    kept: Vec<u32>,
+}
+
+impl Ears {
+    /// A murmur came, so long after the beginning. Returns whether it is kept, if it may be.
+    pub fn hear(&mut self, from: usize, at: Duration, number: u64, may_be_kept: bool) -> bool {
+        if from >= self.of.len() {
+            self.of.resize(from + 1, Ear::default());
+        }
+        let at = millis(at);
+        let ear = &mut self.of[from];
+        ear.heard = ear.heard.max(at);
+        let number = u32::try_from(number + 1).expect("a few hundred million");
+        let is_kept = may_be_kept && at < ear.keeps_until;
+        let before = std::mem::replace(&mut ear.kept, if is_kept { number } else { 0 });
+        if is_kept && before == 0 {
+            self.kept.push(u32::try_from(from).expect("a few thousand nodes"));
+        }
+        is_kept
+    }
+
+    /// The machine was told of a word of this author, and lets it wait, or not.
+    pub fn told(&mut self, from: usize, at: Duration, waits: bool) {
+        self.of[from].keeps_until = if waits { millis(at + KEPT_FROM_IT) } else { 0 };
+    }
+
+    /// The numbers of all that is kept, in order; it is not kept any more.
+    pub fn take_kept(&mut self) -> Vec<u64> {
+        let authors = std::mem::take(&mut self.kept);
+        let kept = authors.iter().map(|from| std::mem::take(&mut self.of[*from as usize].kept));
+        let mut numbers: Vec<u64> = kept.filter_map(|number| u64::from(number).checked_sub(1)).collect();
+        numbers.sort_unstable();
+        numbers
+    }
+}
+
+/// When each node last said something to all.
+#[derive(Default)]
+pub struct Voices {
+    spoke: Vec<Millis>,
+}
+
+impl Voices {
+    pub fn speaks(&mut self, node: usize, at: Duration) {
+        if node >= self.spoke.len() {
+            self.spoke.resize(node + 1, 0);
+        }
+        self.spoke[node] = millis(at);
+    }
+
+    /// Since when these ears, of that node, have heard all who are not gone.
+    pub fn all_heard_since(&self, ears: &Ears, node: usize, began: Instant, now: Instant) -> Instant {
+        let gone = millis((now - began).saturating_sub(GONE));
+        let others = self.spoke.iter().enumerate().filter(|(from, spoke)| *from != node && **spoke >= gone);
+        let heard = others.map(|(from, _)| ears.of.get(from).map_or(0, |ear| ear.heard));
+        heard.min().map_or(now, |least| began + Duration::from_millis(least.into()))
+    }
+}
