@@ -3,12 +3,13 @@
 //! One of them runs in every `cargo test`; the others are run by `cargo xtask sim`. `ISLE_SIMULATION_MEMBERS=N` changes
 //! the size of all of them.
 
-use std::ops::Range;
+use std::fs::File;
+use std::io::{self, PipeReader, Read, Write};
 use std::process::Command;
 use std::time::Duration;
 use std::{env, thread};
 
-use crate::world::{World, given, large_island, with_seeds};
+use crate::world::{World, given, large_island, with_seed, with_seeds};
 use crate::{ms, secs};
 
 /// A node's share of the broadcasts of a thousand (1,000 beacons of 150 bytes a second) and its unicasts. DESIGN,
@@ -263,21 +264,36 @@ fn members_come_and_go() {
 fn islands_of_a_thousand() {
     let islands: u64 = given("ISLE_SIMULATION_ISLANDS").unwrap_or(10);
     let seconds = given("ISLE_SIMULATION_SECONDS").unwrap_or(60);
-    with_seeds("islands_of_a_thousand", |seed| {
-        if islands == 1 {
-            return one_of_many(seed, secs(seconds));
+    if env::var_os(ONE_OF_SEVERAL).is_some() {
+        let mut seeds = File::open("/dev/stdin").expect("a pipe");
+        let mut seed = [0; 8];
+        // The next one that no other process has taken: so many bytes are read at once, or none.
+        while seeds.read(&mut seed).expect("a pipe can be read") == seed.len() {
+            with_seed("islands_of_a_thousand", u64::from_ne_bytes(seed), |seed| {
+                one_of_many(seed, secs(seconds))
+            });
         }
-        let cores = thread::available_parallelism().map_or(1, usize::from) as u64;
-        let at_once = cores.min(islands);
+        return;
+    }
+    with_seeds("islands_of_a_thousand", |seed| {
+        let at_once = thread::available_parallelism()
+            .map_or(1, usize::from)
+            .min(usize::try_from(islands).unwrap_or(usize::MAX));
+        let (seeds, mut queue) = io::pipe().expect("a pipe");
+        for seed in seed..seed + islands {
+            queue.write_all(&seed.to_ne_bytes()).expect("room for some thousands");
+        }
+        drop(queue);
         thread::scope(|scope| {
-            for number in 0..at_once {
-                let seeds = seed + islands * number / at_once..seed + islands * (number + 1) / at_once;
-                scope.spawn(|| in_a_process_of_their_own(seeds));
+            for _ in 0..at_once {
+                scope.spawn(|| in_a_process_of_their_own(&seeds));
             }
         });
     });
 }
 
+/// Tells a process that it is one of several, and takes its seeds from standard input.
+const ONE_OF_SEVERAL: &str = "ISLE_SIMULATION_ONE_OF_SEVERAL";
 /// One heap, of huge pages, that grows by 64 MiB and of which nothing is given back (below 16 GiB). Large blocks are of it, too:
 /// mappings of their own would be of small pages.
 const HEAP: &str = concat!(
@@ -287,18 +303,17 @@ const HEAP: &str = concat!(
 
 /// One island after the other with all memory in one heap, where the allocator is glibc's:
 /// of the gigabytes that an island fills that is a fifth of the time.
-fn in_a_process_of_their_own(seeds: Range<u64>) {
+fn in_a_process_of_their_own(seeds: &PipeReader) {
     let program = env::current_exe().expect("the path of this program");
     let output = Command::new(program)
         .args(["large::islands_of_a_thousand", "--exact", "--include-ignored", "--nocapture"])
         .env("GLIBC_TUNABLES", HEAP)
-        .env("ISLE_SIMULATION_ISLANDS", "1")
-        .env("ISLE_SIMULATION_SEED", seeds.start.to_string())
-        .env("ISLE_SIMULATION_SEEDS", (seeds.end - seeds.start).to_string())
+        .env(ONE_OF_SEVERAL, "1")
+        .stdin(seeds.try_clone().expect("a pipe"))
         .output()
         .expect("this program can be started again");
     print!("{}", String::from_utf8_lossy(&output.stdout));
-    assert!(output.status.success(), "islands {seeds:?}: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 fn one_of_many(seed: u64, length: Duration) {

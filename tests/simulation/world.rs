@@ -117,20 +117,25 @@ pub fn given<T: FromStr>(variable: &str) -> Option<T> {
 pub fn with_seeds(scenario: &str, run: impl Fn(u64)) {
     let first: u64 = given("ISLE_SIMULATION_SEED").unwrap_or(1);
     for seed in first..first + given::<u64>("ISLE_SIMULATION_SEEDS").unwrap_or(1) {
-        struct Replay<'a>(&'a str, u64);
-        impl Drop for Replay<'_> {
-            fn drop(&mut self) {
-                if std::thread::panicking() {
-                    let Self(scenario, seed) = self;
-                    println!(
-                        "seed {seed}; to replay: cargo xtask sim --scenario {scenario} --seed {seed} --trace"
-                    );
-                }
+        with_seed(scenario, seed, &run);
+    }
+}
+
+/// The same with one seed.
+pub fn with_seed(scenario: &str, seed: u64, run: impl FnOnce(u64)) {
+    struct Replay<'a>(&'a str, u64);
+    impl Drop for Replay<'_> {
+        fn drop(&mut self) {
+            if std::thread::panicking() {
+                let Self(scenario, seed) = self;
+                println!(
+                    "seed {seed}; to replay: cargo xtask sim --scenario {scenario} --seed {seed} --trace"
+                );
             }
         }
-        let _replay = Replay(scenario, seed);
-        run(seed);
     }
+    let _replay = Replay(scenario, seed);
+    run(seed);
 }
 
 /// An island of so many nodes that start with the scenario, with real signatures.
