@@ -286,8 +286,8 @@ impl Membership {
         if hello.attempt == FOR_YOU {
             return true;
         }
-        // Where many start others know more.
-        if self.crowd.is_one(now) && !self.joining.complete {
+        // Where many start others know more of each other.
+        if !hello.asking && self.crowd.is_one(now) && !self.joining.complete {
             return false;
         }
         let lot = |id: &MemberId| {
