@@ -164,8 +164,8 @@ pub fn all(screen: Screen, page: &MembersPage) -> String {
         let here = page.members.iter().filter(|member| !Stand::of(member).is_gone()).count();
         let islands = counted(page.islands.len(), "island", "islands");
         let members = format!("{} on {islands}", counted(here, "member", "members"));
-        let legend = "P pieces  I intermediary  B bridge  * who answers";
-        text.push_str(&in_parts(screen, 0, [&*members, legend]));
+        let legend = "P pieces  I intermediary  B bridge  * who answers".to_owned();
+        text.push_str(&in_parts(screen, 0, &[members, legend]));
         text.push('\n');
     }
     text

@@ -158,15 +158,15 @@ pub fn cut(text: &str, columns: usize, unicode: bool) -> Cow<'_, str> {
 }
 
 /// What stands between the parts of a line.
-pub const GAP: &str = "   ";
+const GAP: &str = "   ";
 
 /// The parts of a line that begins at a column: on lines of their own, from that column on, where the terminal is too narrow.
 #[must_use]
-pub fn in_parts<'a>(screen: Screen, begin: usize, parts: impl IntoIterator<Item = &'a str>) -> String {
+pub fn in_parts(screen: Screen, begin: usize, parts: &[String]) -> String {
     let mut text = String::new();
     let mut column = begin;
-    for part in parts {
-        let wide = width(part);
+    for part in parts.iter().map(|part| visible(part)) {
+        let wide = width(&part);
         if !text.is_empty() && screen.width.is_some_and(|most| column + GAP.len() + wide > most) {
             text.push('\n');
             text.push_str(&" ".repeat(begin));
@@ -175,7 +175,7 @@ pub fn in_parts<'a>(screen: Screen, begin: usize, parts: impl IntoIterator<Item 
             text.push_str(GAP);
             column += GAP.len();
         }
-        text.push_str(part);
+        text.push_str(&part);
         column += wide;
     }
     text

@@ -9,7 +9,7 @@ use crate::cli::client::{AskError, Client};
 use crate::cli::failure::{Exit, Failure};
 use crate::cli::members::{labels, meaning};
 use crate::cli::output::sign::Stand;
-use crate::cli::output::{GAP, Ink, Screen, ago, counted, in_parts, print, print_json};
+use crate::cli::output::{Ink, Screen, ago, counted, in_parts, print, print_json};
 use crate::figures::text::visible;
 
 /// What is wrong with one thing.
@@ -94,12 +94,11 @@ fn shown(screen: Screen, page: &MembersPage, ready: &ReadyView, troubles: &[Trou
         .max()
         .unwrap_or_default()
         .max(9);
-    let mut line = |key: &str, value: &str| {
+    let mut line = |key: &str, parts: &[String]| {
         let key = visible(key);
         let pad = " ".repeat(wide.saturating_sub(crate::cli::output::width(&key)));
-        let value = visible(value);
         let begin = crate::cli::output::width(&key) + pad.len() + 2;
-        text.push_str(&format!("{key}{pad}  {}\n", in_parts(screen, begin, value.split(GAP))));
+        text.push_str(&format!("{key}{pad}  {}\n", in_parts(screen, begin, parts)));
     };
     let me = page.members.iter().find(|member| member.id == page.me.id);
     let mut about = vec![page.me.id.get(..8).unwrap_or_default().to_owned()];
@@ -108,12 +107,12 @@ fn shown(screen: Screen, page: &MembersPage, ready: &ReadyView, troubles: &[Trou
         about.push(me.roles.join(", "));
         about.extend(me.http().map(|http| format!("http://{http}")));
     }
-    line(&page.me.name, &about.join(GAP));
+    line(&page.me.name, &about);
     for island in &page.islands {
         line(&island.name, &about_island(page, island, ready));
     }
     if let Some(load) = me.and_then(|me| me.load).filter(|load| load.capacity > 0) {
-        line("requests", &format!("{} of {} inside", load.in_flight, load.capacity));
+        line("requests", &[format!("{} of {} inside", load.in_flight, load.capacity)]);
     }
     if !troubles.is_empty() {
         text.push_str(&format!("\n{}\n", screen.paint(Ink::Bold, "Problems")));
@@ -136,7 +135,7 @@ fn shown(screen: Screen, page: &MembersPage, ready: &ReadyView, troubles: &[Trou
     text
 }
 
-fn about_island(page: &MembersPage, island: &IslandView, ready: &ReadyView) -> String {
+fn about_island(page: &MembersPage, island: &IslandView, ready: &ReadyView) -> Vec<String> {
     let count = |of: &[Stand]| -> String {
         let here = page.members.iter().filter(|member| member.island == island.name).map(Stand::of);
         let here: Vec<_> = here.collect();
@@ -149,18 +148,19 @@ fn about_island(page: &MembersPage, island: &IslandView, ready: &ReadyView) -> S
     // Who is down is not counted as a member any more, but somebody may want it back.
     let standings: Vec<String> =
         [here, count(&[Stand::Down])].into_iter().filter(|counts| !counts.is_empty()).collect();
-    let mut text = counted(island.members, "member", "members");
+    let mut members = counted(island.members, "member", "members");
     if !standings.is_empty() {
-        text.push_str(&format!(": {}", standings.join("; ")));
+        members.push_str(&format!(": {}", standings.join("; ")));
     }
+    let mut parts = vec![members];
     if island.name == page.me.island {
         let complete =
             ready.checks.iter().find(|check| check.check == "table-complete").is_none_or(|check| check.ok);
-        text.push_str(if complete { "   table complete" } else { "   still fetching the table" });
+        parts.push(if complete { "table complete" } else { "still fetching the table" }.to_owned());
     } else if !island.reachable {
-        text.push_str("   out of reach");
+        parts.push("out of reach".to_owned());
     }
-    text
+    parts
 }
 
 #[cfg(test)]

@@ -73,11 +73,11 @@ impl Ears {
 
 /// When each node last said something to all.
 #[derive(Default)]
-pub struct Voices {
+pub struct Speakers {
     spoke: Vec<Millis>,
 }
 
-impl Voices {
+impl Speakers {
     pub fn speaks(&mut self, node: usize, at: Duration) {
         if node >= self.spoke.len() {
             self.spoke.resize(node + 1, 0);

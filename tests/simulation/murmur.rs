@@ -11,13 +11,13 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use isle_mesh::member::{Epoch, MemberId, Seq, Stamp};
+use isle_mesh::member::{Epoch, MemberId, Seq};
 use isle_mesh::membership::Source;
 use isle_mesh::verify::Word;
 use isle_mesh::wire::{Beacon, Message, kind};
 use rand::RngExt;
 
-use crate::ears::Voices;
+use crate::ears::Speakers;
 use crate::network::{Heard, MOMENTS};
 use crate::process::{Process, State};
 use crate::world::{Due, World};
@@ -58,9 +58,7 @@ pub struct Murmurs {
     first: u64,
     /// What each node said last but for load, digest and number.
     said: Vec<Option<(Epoch, Seq, bool, bool)>>,
-    /// The record that each said last, and when for the first time.
-    records: Vec<Option<(Stamp, Instant)>>,
-    voices: Voices,
+    speakers: Speakers,
     /// Those that a node is told of while it listens, by their places.
     told: Vec<usize>,
     /// When everybody is to listen.
@@ -89,30 +87,13 @@ impl Murmurs {
     }
 
     /// Whether this word says no more than the last to all of the same node did.
-    fn is_one(&mut self, now: Instant, node: usize, word: &Word) -> bool {
-        if matches!(word.message, Some(Message::Announce(_))) {
-            return self.is_repeated(now, node, word.header.stamp);
-        }
+    fn is_one(&mut self, node: usize, word: &Word) -> bool {
         let Some(Message::Beacon(beacon)) = &word.message else { return false };
         if node >= self.said.len() {
             self.said.resize(node + 1, None);
         }
         let says = says(word, beacon);
         std::mem::replace(&mut self.said[node], says) == says
-    }
-
-    /// Whether a record is an old one, said again.
-    fn is_repeated(&mut self, now: Instant, node: usize, stamp: Stamp) -> bool {
-        if node >= self.records.len() {
-            self.records.resize(node + 1, None);
-        }
-        match self.records[node] {
-            Some((said, since)) if said == stamp => now - since > REPEATED,
-            _ => {
-                self.records[node] = Some((stamp, now));
-                false
-            }
-        }
     }
 
     /// Whether a word to one does.
@@ -139,8 +120,8 @@ impl World {
     /// Says a word to all who hear it.
     pub fn murmur(&mut self, from: usize, source: Source, word: Heard) {
         let lots = self.random.random();
-        self.murmurs.voices.speaks(from, self.now - self.began);
-        if self.murmurs.is_one(self.now, from, &word) {
+        self.murmurs.speakers.speaks(from, self.now - self.began);
+        if self.murmurs.is_one(from, &word) || self.repeats_its_record(from, &word) {
             let at = self.now + self.network.takes(&mut self.random);
             let digest = match &word.message {
                 Some(Message::Beacon(beacon)) if beacon.far.is_none() => Some(beacon.digest),
@@ -155,6 +136,16 @@ impl World {
             self.murmurs.keep(Murmur { from, at, source, word: word.clone(), lots, moment, digest: None });
             self.rouse_by(at);
         }
+    }
+
+    /// Whether a node says its record once more, long after the first time.
+    fn repeats_its_record(&self, node: usize, word: &Word) -> bool {
+        let process = self.processes.get(node).filter(|process| process.id == word.header.author);
+        word.header.kind == kind::ANNOUNCE
+            && process.is_some_and(|process| {
+                let (seq, since) = process.recorded;
+                word.header.stamp.seq == seq && self.now - since > REPEATED
+            })
     }
 
     /// Everybody listens soon after that: at the next of the moments that all news waits for.
@@ -218,7 +209,7 @@ impl World {
     pub fn hear_before_a_look(&mut self, node: usize) -> bool {
         let heard = self.hear_what_matters(node);
         let process = &mut self.processes[node];
-        let since = self.murmurs.voices.all_heard_since(&process.ears, node, self.began, self.now);
+        let since = self.murmurs.speakers.all_heard_since(&process.ears, node, self.began, self.now);
         process.machine.all_gave_signs_since(since);
         process.machine.is_about_to_look_at_all(self.now) && self.hear(node) || heard
     }
@@ -247,7 +238,7 @@ impl World {
                 continue;
             }
             self.measures.deliveries += 1;
-            process.traffic.received(murmur.word.header.kind, murmur.source.shared, murmur.word.bytes.len());
+            process.receives(murmur.source, &murmur.word);
             let may_be_kept = unchanged && murmur.digest == Some(digest);
             if !process.ears.hear(murmur.from, murmur.at - self.began, first + place as u64, may_be_kept) {
                 told.push(place);
@@ -280,11 +271,7 @@ impl World {
                 let Some(letter) = process.letters.pop_front() else { break };
                 self.measures.deliveries += 1;
                 heard = true;
-                process.traffic.received(
-                    letter.word.header.kind,
-                    letter.source.shared,
-                    letter.word.bytes.len(),
-                );
+                process.receives(letter.source, &letter.word);
                 take_in(process, letter.at, letter.source, &letter.word);
             }
             let Some(murmur) = murmur else { return heard };

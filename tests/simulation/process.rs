@@ -156,6 +156,11 @@ impl Process {
         self.last = self.last.max(seq);
     }
 
+    /// A word comes to its sockets.
+    pub fn receives(&mut self, source: Source, word: &Heard) {
+        self.traffic.received(word.header.kind, source.shared, word.bytes.len());
+    }
+
     /// It tells of another island, or of a member of one.
     pub fn hear_beyond(&mut self, event: Event) {
         self.witness.count(&event);

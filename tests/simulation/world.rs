@@ -425,7 +425,7 @@ impl World {
             _ => self.hear(to),
         };
         let process = &mut self.processes[to];
-        process.traffic.received(word.header.kind, source.shared, word.bytes.len());
+        process.receives(source, word);
         match process.state {
             State::Running => {
                 self.measures.deliveries += 1;

@@ -1,10 +1,9 @@
 //! Crowds: so many newcomers within a second that what is done for each of a few would drown all.
 //!
-//! Whoever is here hears them; a newcomer is told with the answers to its first question.
-//!
 //! A power cut ends and a thousand members start at once, or two halves of an island are plugged together. In a crowd a record
 //! is said once, greetings and tables are left out, and questions wait; whoever missed a record notices it by its author's
-//! next beacons, which come sooner than usual, and asks for that record alone.
+//! next beacons, which come sooner than usual, and asks for that record alone. Whoever is here hears that there is one; a newcomer
+//! is told with the answers to its first question.
 //!
 //! Source: NETWORK.md, "Crowds".
 
