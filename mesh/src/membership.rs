@@ -10,7 +10,8 @@
 //! | `announce` | what we say of ourselves: records, beacons |
 //! | `join` | hello, offer, cookie, the table of others |
 //! | `difference` | what our table lacks, by digests |
-//! | `watch` | whom we watch: silence, questions, self-doubt |
+//! | `watch` | whom we watch: silence, self-doubt |
+//! | `ask` | questions to a member and its answers |
 //! | `watchers` | who watches us; our beacons |
 //! | `votes` | votes: said, heard, kept, renewed |
 //! | `verdict` | who is down by them |
@@ -49,6 +50,7 @@ use crate::wire::{MeshTag, Message, WIRE_VERSION};
 
 mod abroad;
 mod announce;
+mod ask;
 mod certificate;
 mod crowd;
 mod difference;
@@ -132,6 +134,8 @@ pub struct Membership {
     /// Members whose records we ask for, and how often we have.
     wanted: BTreeMap<MemberId, u8>,
     watched: Watched,
+    /// Whom to ask for the first time, by when.
+    newcomers: BTreeMap<Instant, Vec<MemberId>>,
     spoken: Spoken,
     /// A beacon for newcomers is about to be said.
     greets: bool,
@@ -216,6 +220,7 @@ impl Membership {
             crowd: Crowd::default(),
             wanted: BTreeMap::new(),
             watched: Watched::default(),
+            newcomers: BTreeMap::new(),
             spoken: Spoken::default(),
             greets: false,
             deaf_told: false,
@@ -275,7 +280,7 @@ impl Membership {
                 Timer::Relay(id) => self.relay(id),
                 Timer::Silence(id, watch) => self.check_silence(now, id, watch),
                 Timer::Look => self.look_around(now),
-                Timer::FirstAsk(id) => self.ask_first(now, id),
+                Timer::FirstAsks => self.ask_newcomers(now),
                 Timer::Ask(id, epoch, nonce) => self.ask_again(now, id, epoch, nonce),
                 Timer::VoteCopy(id, bytes) => self.vote_copy(now, id, bytes),
                 Timer::Consider(id, number) => self.consider_in_turn(now, id, number),

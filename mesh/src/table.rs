@@ -18,7 +18,7 @@ use crate::by_member::{ByMember, by_member};
 use crate::member::{LeaveReason, Load, MemberId, Record, Stamp};
 use crate::table::floors::{Floor, Floors};
 use crate::table::room::Room;
-use crate::verify::{Refused, Verified, Word};
+use crate::verify::{Refused, Verified, Word, digest_of};
 use crate::wire::{Beacon, Header, Message, kind};
 
 mod floors;
@@ -175,7 +175,7 @@ impl Table {
             floors: Floors::proven(),
             doubted: Floors::doubted(),
             gone_by_age: BTreeSet::new(),
-            room: Room::default(),
+            room: Room::new(seed),
             evicted: VecDeque::new(),
             inserted: 0,
             digest: 0,
@@ -297,10 +297,9 @@ impl Table {
         let advance = match message {
             Message::Announce(record) => {
                 let first = entry.record.is_none();
-                let share = digest_of(&bytes);
                 let value = record.clone();
                 put(&mut entry.record, &mut entry.duplicate, Said { stamp, bytes, value })?;
-                entry.share = share;
+                entry.share = word.share;
                 match (entry.has_left(), first || had_left) {
                     (true, _) => Advance::Past,
                     (false, true) => Advance::Joined,
@@ -343,7 +342,7 @@ impl Table {
             return false;
         }
         entry.proven = true;
-        self.room.release(*id, entry.via, entry.order);
+        self.room.release(entry.via, entry.order);
         true
     }
 
@@ -413,7 +412,7 @@ impl Table {
             self.gone_by_age.remove(&(since, *id));
         }
         if !entry.proven {
-            self.room.release(*id, entry.via, entry.order);
+            self.room.release(entry.via, entry.order);
         }
         Some(entry)
     }
@@ -508,14 +507,6 @@ impl Table {
             _ => {}
         }
     }
-}
-
-/// What a record adds to the digest: the first eight bytes of its hash, little-endian.
-#[must_use]
-pub fn digest_of(record: &[u8]) -> u64 {
-    let mut first = [0; 8];
-    first.copy_from_slice(&blake3::hash(record).as_bytes()[..8]);
-    u64::from_le_bytes(first)
 }
 
 /// What a member adds that is down: told apart from what it adds while it is not.

@@ -13,7 +13,7 @@ use ed25519_dalek::{Signature, VerifyingKey};
 
 use crate::member::MemberId;
 use crate::wire::{
-    self, DATAGRAM_BYTES_MAX, DecodeError, HEADER_BYTES, Header, MeshTag, Message, SIGNATURE_BYTES,
+    self, DATAGRAM_BYTES_MAX, DecodeError, HEADER_BYTES, Header, MeshTag, Message, SIGNATURE_BYTES, kind,
 };
 
 /// What is put before a datagram's bytes when they are signed, so that a signature made for one purpose
@@ -29,6 +29,8 @@ pub struct Word {
     pub message: Option<Message>,
     /// The whole datagram, signature included.
     pub bytes: Bytes,
+    /// What it adds to the digest of a table whose member it describes: 0 but for a record.
+    pub share: u64,
 }
 
 /// A value whose signature was checked. Only this module makes one.
@@ -212,7 +214,16 @@ pub fn verify_as(scheme: Scheme, tag: MeshTag, bytes: Bytes) -> Result<Verified<
     if !genuine {
         return Err(Refused::Signature);
     }
-    Ok(Verified(Word { header, message, bytes }))
+    let share = if header.kind == kind::ANNOUNCE { digest_of(&bytes) } else { 0 };
+    Ok(Verified(Word { header, message, bytes, share }))
+}
+
+/// What a record adds to the digest of a table: the first eight bytes of its hash, little-endian.
+#[must_use]
+pub fn digest_of(record: &[u8]) -> u64 {
+    let mut first = [0; 8];
+    first.copy_from_slice(&blake3::hash(record).as_bytes()[..8]);
+    u64::from_le_bytes(first)
 }
 
 /// Whether the owner of `id` signed these parts, one after the other. Keys of small order, with which one

@@ -86,7 +86,7 @@ impl Membership {
         let bytes = self.sign(&Message::Announce(self.record.clone().into()));
         let stamp = Stamp { epoch: self.identity.epoch(), seq: self.seq };
         let first = self.record_said.is_none();
-        self.record_digest = crate::table::digest_of(&bytes);
+        self.record_digest = crate::verify::digest_of(&bytes);
         self.record_said = Some((stamp, bytes.clone()));
         self.tell_own_word(&bytes, self.record.draining);
         let copies = if self.record.draining { URGENT } else { NEWS };

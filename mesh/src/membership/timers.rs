@@ -37,8 +37,8 @@ pub(super) enum Timer {
     Silence(MemberId, u64),
     /// Look at those that nobody watches.
     Look,
-    /// Ask this newcomer for the first time.
-    FirstAsk(MemberId),
+    /// Ask newcomers for the first time.
+    FirstAsks,
     /// Ask this member once more, or give it up, if these questions (by their nonce) are still open.
     Ask(MemberId, Epoch, u64),
     /// A copy of our vote about this member.
@@ -99,7 +99,7 @@ impl Timer {
             Self::Relay(_) => "relay",
             Self::Silence(..) => "silence",
             Self::Look => "look",
-            Self::FirstAsk(_) => "first-ask",
+            Self::FirstAsks => "first-asks",
             Self::Ask(..) => "ask",
             Self::VoteCopy(..) => "vote-copy",
             Self::Consider(..) => "consider",

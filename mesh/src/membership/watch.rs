@@ -7,18 +7,14 @@
 
 use std::time::{Duration, Instant};
 
-use rand::RngExt;
-
+use super::ask::{FIRST_PINGS, FIRST_PINGS_APART};
 use super::crowd::Surge;
 use super::join::is_far_back;
 use super::leave::head_of;
-use super::peer::{Asking, Peer, marks};
-use super::{Destination, Membership, Source, Timer};
+use super::peer::{Peer, marks};
+use super::{Destination, Membership, Timer};
 use crate::event::EventKind;
-use crate::member::{Epoch, MemberId, Stamp, Standing};
-use crate::verify::Refused;
-use crate::wire::limits::WATCHERS_MAX;
-use crate::wire::{Message, Ping, Pong};
+use crate::member::{MemberId, Stamp, Standing};
 
 /// Bounds of the silence that makes a watcher vote: wired, and where more than a third of all beacons are lost.
 /// Required by DESIGN, section 5; 600 ms are five lost beacons in a row.
@@ -64,21 +60,6 @@ const UNHEARD_PERIODS_IN_STORM: f64 = 1.5;
 const UNHEARD_ASKED_MAX: usize = 64;
 /// How often we look.
 const LOOK: Duration = Duration::from_millis(500);
-/// Newcomers are asked once after up to this for each member there is: not all at once, and few before two of their
-/// beacons have proven them.
-const FIRST_PING_EACH: Duration = Duration::from_millis(3);
-/// First questions go out at multiples of this, or of so small a share of the time over which they are spread: one wake-up for
-/// several where there are many.
-const FIRST_PING_STEP: Duration = Duration::from_millis(20);
-const FIRST_PING_STEPS: u32 = 32;
-/// In a crowd newcomers are given so many beacon periods to prove themselves first, once so many members are proven that
-/// there is a choice of watchers.
-const PROVEN_BY_PERIODS: u32 = 2;
-const PROVEN_ENOUGH: usize = 4 * WATCHERS_MAX;
-/// How often, and how far apart: as long as the silence that a watcher waits for.
-const FIRST_PINGS: u8 = 3;
-const FIRST_PINGS_APART: Duration = Duration::from_millis(100);
-
 /// Why we watch somebody.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Role {
@@ -371,7 +352,7 @@ impl Membership {
 
     /// It has said its first words and does not answer: gone before anybody watched it, or never there. Or it named us in our
     /// life before this one.
-    fn doubt_unproven(&mut self, now: Instant, id: MemberId) {
+    pub(super) fn doubt_unproven(&mut self, now: Instant, id: MemberId) {
         let unproven = self.table.get(&id).is_some_and(|entry| !entry.proven);
         let voted = |peer: &Peer| peer.doubt.as_ref().is_some_and(|doubt| doubt.has_vote_of(&self.id()));
         let settled = self.peers.get(&id).is_none_or(|peer| peer.standing.is_gone() || voted(peer));
@@ -530,24 +511,6 @@ impl Membership {
         self.timers.arm(now.max(since + SILENCE_REFUSED), Timer::Silence(id, number));
     }
 
-    pub(super) fn arm_first_ping(&mut self, now: Instant, id: MemberId) {
-        let spread = self.first_pings_spread();
-        let wait = self.up_to(spread);
-        self.ask_first_at(now + wait, id);
-    }
-
-    fn first_pings_spread(&self) -> Duration {
-        FIRST_PING_EACH * u32::try_from(self.table.len()).unwrap_or(u32::MAX)
-    }
-
-    /// Asks for the first time at the next step after `at`.
-    fn ask_first_at(&mut self, at: Instant, id: MemberId) {
-        let step = FIRST_PING_STEP.min(self.first_pings_spread() / FIRST_PING_STEPS);
-        let passed = at.saturating_duration_since(self.started);
-        let steps = if step.is_zero() { 0.0 } else { passed.div_duration_f64(step).ceil() };
-        self.timers.arm(at.max(self.started + step.mul_f64(steps)), Timer::FirstAsk(id));
-    }
-
     /// `id` was heard beyond doubt: a pong to our nonce, two beacons in order, or a proof at its listener.
     pub(super) fn prove(&mut self, now: Instant, id: MemberId) {
         if self.table.prove(&id) {
@@ -566,66 +529,6 @@ impl Membership {
         self.prove(now, id);
     }
 
-    /// A newcomer is asked once, unless it has proven itself by then.
-    pub(super) fn ask_first(&mut self, now: Instant, id: MemberId) {
-        if self.table.is_proven(&id) {
-            return;
-        }
-        let patient = self.crowd.is_one(now) && self.table.proven() >= PROVEN_ENOUGH;
-        let until = self.peers.get(&id).map(|peer| peer.known + self.beacon_period() * PROVEN_BY_PERIODS);
-        match until.filter(|until| patient && now < *until) {
-            Some(until) => {
-                let wait = self.up_to(self.beacon_period());
-                self.ask_first_at(until + wait, id);
-            }
-            None => self.ask(now, id, FIRST_PINGS, FIRST_PINGS_APART),
-        }
-    }
-
-    fn epoch_of(&self, id: &MemberId) -> Option<Epoch> {
-        Some(self.table.get(id)?.record.as_ref()?.stamp.epoch)
-    }
-
-    /// Asks `id` up to `most` times, `apart`, unless it is being asked already.
-    pub(super) fn ask(&mut self, now: Instant, id: MemberId, most: u8, apart: Duration) {
-        let nonce = self.rng.random();
-        let Some(epoch) = self.epoch_of(&id) else { return };
-        let gone = self.table.get(&id).is_some_and(super::Entry::has_left);
-        let Some(peer) = self.peers.get_mut(&id).filter(|peer| peer.asking.is_none() && !gone) else {
-            return;
-        };
-        peer.asking = Some(Asking { nonce, sent: 0, most, apart });
-        self.ask_again(now, id, epoch, nonce);
-    }
-
-    /// The next question to `id`, if these have not been answered or given up.
-    pub(super) fn ask_again(&mut self, now: Instant, id: MemberId, epoch: Epoch, nonce: u64) {
-        if self.epoch_of(&id) != Some(epoch) {
-            return;
-        }
-        let Some(peer) = self.peers.get_mut(&id) else { return };
-        let Some(asking) = peer.asking.as_mut().filter(|asking| asking.nonce == nonce) else { return };
-        if asking.sent >= asking.most {
-            peer.asking = None;
-            peer.unanswered = Some(now);
-            self.doubt_unproven(now, id);
-            return;
-        }
-        asking.sent += 1;
-        let apart = asking.apart * u32::from(asking.sent);
-        if let Some(at) = self.unicast_address(&id) {
-            let bytes = self.ping(&id, nonce, false);
-            self.send_to(at, bytes);
-        }
-        self.timers.arm(now + apart, Timer::Ask(id, epoch, nonce));
-    }
-
-    pub(super) fn ping(&mut self, id: &MemberId, nonce: u64, wants_record: bool) -> bytes::Bytes {
-        let unicast_port = self.record.unicast_port;
-        let ping = Message::Ping(Ping { nonce, target: *id, unicast_port, wants_record });
-        self.sign(&ping)
-    }
-
     /// Where the private socket of `id` is.
     pub(super) fn unicast_address(&self, id: &MemberId) -> Option<std::net::SocketAddr> {
         let record = &self.table.get(id)?.record.as_ref()?.value;
@@ -635,40 +538,6 @@ impl Membership {
             return Some(at);
         }
         self.addresses_of(record, None, record.unicast_port).into_iter().next()
-    }
-
-    pub(super) fn hear_ping(
-        &mut self,
-        now: Instant,
-        from: Source,
-        author: MemberId,
-        ping: &Ping,
-    ) -> Result<(), Refused> {
-        if ping.target != self.id() {
-            return Err(Refused::NotForUs);
-        }
-        self.check_on_link(from.addr.ip())?;
-        if self.leaving || self.record_said.is_none() {
-            return Err(Refused::Unasked);
-        }
-        let pong = Message::Pong(Pong { nonce: ping.nonce, beacon: self.beacon(now) });
-        let bytes = self.sign(&pong);
-        let mut at = from.addr;
-        at.set_port(ping.unicast_port);
-        self.send_to(at, bytes);
-        if ping.wants_record
-            && self.table.get(&author).is_some_and(|entry| entry.record.is_some())
-            && let Some((_, record)) = self.record_said.clone()
-        {
-            self.send_to(at, record);
-        }
-        Ok(())
-    }
-
-    /// A pong counts only as the answer to our question.
-    pub(super) fn check_pong(&self, id: &MemberId, nonce: u64) -> Result<(), Refused> {
-        let asked = self.peers.get(id).and_then(|peer| peer.asking.as_ref());
-        if asked.is_some_and(|asking| asking.nonce == nonce) { Ok(()) } else { Err(Refused::Unasked) }
     }
 
     /// A pulse or record of `id` came from itself: two in order prove it.
