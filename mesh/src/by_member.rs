@@ -16,6 +16,9 @@ const GUESSES_MIN: usize = 64;
 /// Members whose keys begin alike share so many of them: of members at random one in fifty, at the most, shares with more. They
 /// push each other out in turn, so with two it was one in eleven.
 const SHARED: usize = 4;
+/// Room is made for so large a part of those that are there, and so many.
+const GROWTH: usize = 4;
+const GROWTH_MIN: usize = 8;
 /// Beside the place, what tells one of them from another: the rest of a guess is of the key.
 const PLACE_BITS: u32 = 24;
 const PLACE_MAX: u32 = (1 << PLACE_BITS) - 1;
@@ -121,6 +124,10 @@ impl<V> ByMember<V> {
     }
 
     fn put(&mut self, id: MemberId, value: V) -> (usize, Option<V>) {
+        if self.map.len() == self.map.capacity() {
+            // A member takes half a kilobyte: twice as many places as there are would be the better part of a table.
+            self.map.reserve_exact(self.map.len() / GROWTH + GROWTH_MIN);
+        }
         let (place, old) = self.map.insert_full(id, value);
         if self.map.len() * GUESSES_EACH > self.guesses.len() * SHARED {
             self.guesses = guesses(2 * self.guesses.len());

@@ -71,25 +71,29 @@ impl Ears {
     }
 }
 
-/// When each node last said something to all.
+/// When each node first and last said something to all; 0: never.
 #[derive(Default)]
 pub struct Speakers {
-    spoke: Vec<Millis>,
+    spoke: Vec<(Millis, Millis)>,
 }
 
 impl Speakers {
     pub fn speaks(&mut self, node: usize, at: Duration) {
         if node >= self.spoke.len() {
-            self.spoke.resize(node + 1, 0);
+            self.spoke.resize(node + 1, (0, 0));
         }
-        self.spoke[node] = millis(at);
+        let (first, last) = &mut self.spoke[node];
+        *last = millis(at);
+        if *first == 0 {
+            *first = *last;
+        }
     }
 
-    /// Since when these ears, of that node, have heard all who are not gone.
+    /// Since when these ears, of that node, have heard all who are not gone, if they have spoken before.
     pub fn all_heard_since(&self, ears: &Ears, node: usize, began: Instant, now: Instant) -> Instant {
         let gone = millis((now - began).saturating_sub(GONE));
-        let others = self.spoke.iter().enumerate().filter(|(from, spoke)| *from != node && **spoke >= gone);
-        let heard = others.map(|(from, _)| ears.of.get(from).map_or(0, |ear| ear.heard));
+        let others = self.spoke.iter().enumerate().filter(|(from, (_, last))| *from != node && *last >= gone);
+        let heard = others.map(|(from, (first, _))| ears.of.get(from).map_or(0, |ear| ear.heard).max(*first));
         heard.min().map_or(now, |least| began + Duration::from_millis(least.into()))
     }
 }

@@ -65,18 +65,16 @@ impl Witness {
         if id == own {
             return;
         }
-        let before = self.told.get(&id).and_then(|told| told.standing);
+        let outcome =
+            if event.kind == EventKind::Down { self.is_borne_out(event, farewells, said) } else { Ok(()) };
+        let told = self.told.entry(id).or_default();
+        let before = told.standing;
         let what = || format!("{own:?} told {} about {id:?}, which was {before:?}", event.kind.as_str());
         match event.kind {
             EventKind::Joined => assert!(matches!(before, None | Some(Standing::Left)), "{}", what()),
             EventKind::Suspect => assert_eq!(before, Some(Standing::Alive), "{}", what()),
             EventKind::Down => {
                 assert_eq!(before, Some(Standing::Suspect), "{}", what());
-                let standing = |id: &MemberId| self.told.get(id).and_then(|told| told.standing);
-                let gone = |id: &MemberId| standing(id).is_some_and(Standing::is_gone);
-                // Of whom a node knows the farewell alone, it tells nothing; nor must it know of every farewell yet.
-                let gone_or_left = |id: &MemberId| gone(id) || farewells.contains_key(id);
-                let outcome = said.bears_out(event, gone).or_else(|_| said.bears_out(event, gone_or_left));
                 assert_eq!(outcome, Ok(()), "{}", what());
             }
             EventKind::Back => {
@@ -93,7 +91,6 @@ impl Witness {
             EventKind::DuplicateKey => {}
             EventKind::IslandUp | EventKind::IslandDown => panic!("{}: that is no member", what()),
         }
-        let told = self.told.entry(id).or_default();
         if let Some(newest) = told.newest.replace(member.stamp) {
             assert!(member.stamp >= newest, "{}: by {:?} after {newest:?}", what(), member.stamp);
         }
@@ -109,6 +106,15 @@ impl Witness {
             assert!(!ended, "{}: a life that it had told the end of", what());
         }
         told.standing = Some(member.standing);
+    }
+
+    /// Whether somebody is rightly called down, as this node sees those who voted.
+    fn is_borne_out(&self, event: &Event, farewells: &Farewells, said: &Evidence) -> Result<(), String> {
+        let standing = |id: &MemberId| self.told.get(id).and_then(|told| told.standing);
+        let gone = |id: &MemberId| standing(id).is_some_and(Standing::is_gone);
+        // Of whom a node knows the farewell alone, it tells nothing; nor must it know of every farewell yet.
+        let gone_or_left = |id: &MemberId| gone(id) || farewells.contains_key(id);
+        said.bears_out(event, gone).or_else(|_| said.bears_out(event, gone_or_left))
     }
 
     /// One more event, whatever it is about.

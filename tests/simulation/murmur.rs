@@ -34,6 +34,8 @@ struct Murmur {
     moment: Option<usize>,
     /// Of a beacon that says what the last one said, and nothing of other islands.
     digest: Option<u64>,
+    /// How somebody is judged may come of it.
+    is_grave: bool,
 }
 
 impl Murmur {
@@ -72,7 +74,7 @@ const REPEATED: Duration = Duration::from_secs(5);
 /// Nobody is in doubt for longer without being accused again.
 const DOUBTED_FOR: Duration = Duration::from_secs(6);
 /// Fewer are not worth looking ahead for.
-const EXPECTED_MIN: usize = 4;
+const EXPECTED_MIN: usize = 2;
 /// News waits for no longer than this.
 const ROUSE_EVERY: Duration = Duration::from_millis(2);
 
@@ -102,6 +104,12 @@ impl Murmurs {
         self.said.get(node).is_some_and(|said| *said == says(word, beacon))
     }
 
+    /// Whether how somebody is judged may come of those from this number to now.
+    fn are_grave(&self, begin: u64, now: Instant) -> bool {
+        let begin = usize::try_from(begin.saturating_sub(self.first)).expect("an index of what is kept");
+        self.kept.range(begin..).take_while(|murmur| murmur.at <= now).any(|murmur| murmur.is_grave)
+    }
+
     fn keep(&mut self, murmur: Murmur) {
         // Those said shortly before may come later.
         let behind = self.kept.iter().rev().take_while(|earlier| earlier.at > murmur.at).count();
@@ -127,13 +135,15 @@ impl World {
                 Some(Message::Beacon(beacon)) if beacon.far.is_none() => Some(beacon.digest),
                 _ => None,
             };
-            self.murmurs.keep(Murmur { from, at, source, word, lots, moment: None, digest });
+            self.murmurs.keep(Murmur { from, at, source, word, lots, moment: None, digest, is_grave: false });
             return;
         }
+        let is_grave = !matches!(word.header.kind, kind::ANNOUNCE | kind::BEACON | kind::HELLO);
         for moment in 0..MOMENTS {
             let at = self.now + self.network.takes(&mut self.random);
             let moment = Some(moment);
-            self.murmurs.keep(Murmur { from, at, source, word: word.clone(), lots, moment, digest: None });
+            let word = word.clone();
+            self.murmurs.keep(Murmur { from, at, source, word, lots, moment, digest: None, is_grave });
             self.rouse_by(at);
         }
     }
@@ -160,7 +170,10 @@ impl World {
     pub fn rouse(&mut self) {
         self.murmurs.rouses.remove(&self.now);
         for node in 0..self.processes.len() {
-            self.listen(node);
+            let unchanged = !self.murmurs.are_grave(self.processes[node].heard, self.now);
+            if self.hear_all_but(node, unchanged) {
+                self.after_input(node);
+            }
         }
         self.forget_murmurs();
     }
@@ -209,9 +222,10 @@ impl World {
     pub fn hear_before_a_look(&mut self, node: usize) -> bool {
         let heard = self.hear_what_matters(node);
         let process = &mut self.processes[node];
+        let started = process.started;
         let since = self.murmurs.speakers.all_heard_since(&process.ears, node, self.began, self.now);
-        process.machine.all_gave_signs_since(since);
-        process.machine.is_about_to_look_at_all(self.now) && self.hear(node) || heard
+        process.machine.all_gave_signs_since(since.max(started));
+        process.machine.looks_for_signs(self.now) && self.hear(node) || heard
     }
 
     fn hear_all_but(&mut self, node: usize, unchanged: bool) -> bool {
@@ -227,7 +241,8 @@ impl World {
             told.extend(process.ears.take_kept().into_iter().filter_map(place_of));
         }
         let begin = place_of(process.heard.max(first)).expect("an index of what is kept");
-        let digest = process.machine.digest();
+        // What others say of their tables means nothing while news is under way.
+        let digest = (!process.machine.is_news_under_way(self.now)).then(|| process.machine.digest());
         let mut end = begin;
         for murmur in murmurs.kept.range(begin..).take_while(|murmur| murmur.at <= self.now) {
             let place = end;
@@ -239,7 +254,8 @@ impl World {
             }
             self.measures.deliveries += 1;
             process.receives(murmur.source, &murmur.word);
-            let may_be_kept = unchanged && murmur.digest == Some(digest);
+            let may_be_kept =
+                unchanged && murmur.digest.is_some_and(|said| digest.is_none_or(|ours| said == ours));
             if !process.ears.hear(murmur.from, murmur.at - self.began, first + place as u64, may_be_kept) {
                 told.push(place);
             }

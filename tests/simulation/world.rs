@@ -421,7 +421,7 @@ impl World {
         }
         let heard = match word.header.kind {
             // Nothing of others depends on these.
-            kind::PING | kind::PONG => self.hear_what_matters(to),
+            kind::ANNOUNCE | kind::PING | kind::PONG => self.hear_what_matters(to),
             _ => self.hear(to),
         };
         let process = &mut self.processes[to];
@@ -462,9 +462,12 @@ impl World {
         let machine = &self.processes[node].machine;
         // Whatever has come, it is asked below what it wants.
         let _ = match machine.poll_timeout().map(|wakeup| wakeup.why) {
-            // What is kept from it has no part in its own words, nor in those who are long gone.
-            Some("tick" | "refresh" | "forget" | "sweep") => self.hear_what_matters(node),
-            Some("silence") if machine.is_calm() => self.hear_what_matters(node),
+            // What is kept from it has no part in its own words, in those who are new, and in those who are long gone.
+            Some("tick" | "refresh" | "copy" | "remind" | "forget" | "sweep") => self.hear_what_matters(node),
+            Some("hello" | "greet" | "first-asks" | "ask-stranger" | "meet" | "want-record") => {
+                self.hear_what_matters(node)
+            }
+            Some("silence" | "ask" | "choose-watchers") if machine.is_calm() => self.hear_what_matters(node),
             Some("look") => self.hear_before_a_look(node),
             _ => self.hear(node),
         };

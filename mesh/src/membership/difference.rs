@@ -96,11 +96,17 @@ impl Membership {
         digest
     }
 
+    /// Whether our table has just changed, so that what others say of theirs is not compared.
+    pub fn is_news_under_way(&mut self, now: Instant) -> bool {
+        self.settled_digest(now);
+        self.difference.ours.is_some_and(|(_, at)| now < at + UNDER_WAY)
+    }
+
     pub(super) fn note_difference(&mut self, now: Instant, id: MemberId, digest: u64) {
-        let difference = &mut self.difference;
-        if difference.ours.is_some_and(|(_, at)| now < at + UNDER_WAY) {
+        if self.is_news_under_way(now) {
             return;
         }
+        let difference = &mut self.difference;
         difference.differing.insert(id, digest);
         if difference.patient.is_some_and(|most| difference.differing.len() > most) {
             // The odd one out are we.

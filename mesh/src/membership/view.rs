@@ -31,11 +31,15 @@ impl Membership {
     /// Makes the view of a member anew, and tells of it: as an event, or as a quiet change.
     pub(super) fn publish(&mut self, now: Instant, id: MemberId, kind: Option<EventKind>) {
         let Some(member) = self.view(now, &id) else { return };
-        let member = Arc::new(member);
-        if let Some(peer) = self.peers.get_mut(&id) {
-            peer.named = marks(&member.record.watchers);
-            peer.view = Some(member.clone());
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        peer.named = marks(&member.record.watchers);
+        // In place where nobody else holds it.
+        if let Some(view) = peer.view.as_mut().and_then(Arc::get_mut) {
+            *view = member;
+        } else {
+            peer.view = Some(Arc::new(member));
         }
+        let Some(member) = peer.view.clone() else { return };
         self.tell(member, kind);
         if kind.is_some() {
             self.reconsider_ways_of(now, &id);

@@ -127,16 +127,20 @@ pub(super) struct Storm {
 pub(super) struct Looked {
     /// The last event before it.
     event: u64,
-    /// Somebody was in doubt, or has been since, or we stand in for somebody's watchers.
+    /// Somebody was in doubt, or has been since.
     pub(super) doubted: bool,
+    /// Somebody had no watchers, or we stand in for them.
+    forsaken: bool,
     /// Nobody that was there then had given its last sign before this.
     earliest: Option<Instant>,
+    /// Nor before this, in words that are kept back.
+    signs: Option<Instant>,
 }
 
 impl Looked {
     /// Whether it found nothing that calls for another look but silence, and nothing has happened since.
     fn is_settled(&self, event: u64) -> bool {
-        self.event == event && !self.doubted
+        self.event == event && !self.doubted && !self.forsaken
     }
 }
 
@@ -221,7 +225,7 @@ impl Membership {
             (None, watching) => *watching = None,
             (Some(role), Some(watching)) if watching.role == role => {}
             (Some(role), watching) => {
-                self.looked.doubted |= role != Role::Named;
+                self.looked.forsaken |= role != Role::Named;
                 *watching = Some(Box::new(Watching::new(role, number)));
                 let silent = now.saturating_duration_since(peer.silent_since()) > SILENCE_UNDECIDED;
                 let (wait, asks) = match role {
@@ -253,14 +257,15 @@ impl Membership {
         let mut forsaken = Vec::new();
         let gone = || self.peers.iter().filter(|(_, peer)| peer.standing.is_gone()).map(|(id, _)| id);
         let gone = if changed { marks(gone()) } else { 0 };
-        let mut doubted = false;
+        let (mut doubted, mut stands_in) = (false, false);
         let mut earliest = now;
         for (id, peer) in &self.peers {
             if peer.standing.is_gone() {
                 continue;
             }
             let stand_in = peer.watching.as_ref().is_some_and(|watching| watching.role != Role::Named);
-            let lately = peer.sign.filter(|sign| now.saturating_duration_since(*sign) <= most);
+            let lately =
+                peer.sign.max(self.looked.signs).filter(|sign| now.saturating_duration_since(*sign) <= most);
             if let Some(sign) = lately
                 && !changed
                 && peer.doubt.is_none()
@@ -273,19 +278,21 @@ impl Membership {
             // Whoever names somebody that does not have the mark of any who is gone is not forsaken.
             let is_forsaken =
                 || changed && peer.named & !gone == 0 && !self.has_living(&view.record.watchers);
-            let sign = peer.last_sign();
+            let sign = self.looked.signs.map_or(peer.last_sign(), |signs| signs.max(peer.last_sign()));
             earliest = earliest.min(sign);
             let silent = now.saturating_duration_since(sign) > most && !peer.mute;
             if silent && unheard.len() < UNHEARD_ASKED_MAX {
                 unheard.push(*id);
             }
             let undecided = peer.doubt.as_ref().is_some_and(|doubt| self.is_undecided(now, doubt));
-            doubted |= stand_in || peer.doubt.is_some();
+            doubted |= peer.doubt.is_some();
+            stands_in |= stand_in;
             if stand_in || undecided || is_forsaken() {
                 forsaken.push(*id);
             }
         }
-        self.looked.doubted = doubted || !forsaken.is_empty();
+        self.looked.doubted = doubted;
+        self.looked.forsaken = stands_in || !forsaken.is_empty();
         self.looked.earliest = Some(earliest);
         for id in forsaken {
             self.reconsider_watching(now, id);
@@ -306,22 +313,31 @@ impl Membership {
 
     /// Whether somebody may have been silent for long, or something has changed on which watching depends: all members are looked
     /// at then, twice a second.
-    #[must_use]
-    pub fn is_about_to_look_at_all(&self, now: Instant) -> bool {
-        let most = self.unheard_most(now);
-        let is_recent = |sign| now.saturating_duration_since(sign) <= most;
-        !self.looked.is_settled(self.event_number) || !self.looked.earliest.is_some_and(is_recent)
+    fn is_about_to_look_at_all(&self, now: Instant) -> bool {
+        !self.looked.is_settled(self.event_number) || !self.all_gave_signs_lately(now, self.looked.earliest)
     }
 
-    /// Whether nobody is in doubt, and whom we watch has named us.
+    fn all_gave_signs_lately(&self, now: Instant, at: Option<Instant>) -> bool {
+        at.is_some_and(|at| now.saturating_duration_since(at) <= self.unheard_most(now))
+    }
+
+    /// Whether something depends on the signs of members in words that a caller keeps back, when we look around now.
+    #[must_use]
+    pub fn looks_for_signs(&self, now: Instant) -> bool {
+        let are_known = self.is_calm() && self.all_gave_signs_lately(now, self.looked.signs);
+        !are_known && self.is_about_to_look_at_all(now)
+    }
+
+    /// Whether nobody is in doubt.
     #[must_use]
     pub fn is_calm(&self) -> bool {
         !self.looked.doubted
     }
 
-    /// All members that are not gone have given a sign since then, in words that a caller keeps back: see
-    /// [`lets_wait`](Self::lets_wait).
+    /// All members that are not gone have given a sign since then, or have become known since, in words that a caller keeps back:
+    /// see [`lets_wait`](Self::lets_wait).
     pub fn all_gave_signs_since(&mut self, at: Instant) {
+        self.looked.signs = self.looked.signs.max(Some(at));
         if self.looked.is_settled(self.event_number) {
             self.looked.earliest = self.looked.earliest.max(Some(at));
         }
