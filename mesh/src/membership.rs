@@ -291,7 +291,7 @@ impl Membership {
                 Timer::WantRecord(id) => self.ask_for_record(now, id),
                 Timer::AskStranger(id) => self.ask_stranger(now, id),
                 Timer::Meet => self.meet_strangers(now),
-                Timer::CatchUp => self.catch_up(now),
+                Timer::CatchUp => self.catch_up_in_turn(now),
                 Timer::Overdue(id) => self.overdue(now, id),
                 Timer::Forget => self.forget_gone(now),
                 Timer::SayFar(id) => self.say_far(id),

@@ -1,14 +1,11 @@
 //! What a node has heard of each other one, and the beacons that are kept from its machine, for they change nothing.
 //!
 //! A beacon that says what the last one said, of a member whose pulses wait unverified, is good for one thing: its author has
-//! given a sign. So of those the machine is told one in so many seconds, and else that all have given signs; of what is kept it
-//! is told the newest of each author as soon as anything could depend on it.
+//! given a sign. So of those the machine is told one, and else that all have given signs, until it would verify another; of what is
+//! kept it is told the newest of each author as soon as anything could depend on it.
 
 use std::time::{Duration, Instant};
 
-/// For so long after a beacon that the machine let wait it is told of none that says the same. Half as long as a pulse waits
-/// among a thousand before one is verified.
-const KEPT_FROM_IT: Duration = Duration::from_secs(6);
 /// Whoever said nothing to all for so long is known to be gone.
 const GONE: Duration = Duration::from_secs(5);
 
@@ -26,6 +23,8 @@ struct Ear {
     heard: Millis,
     /// Until when what says the same is kept.
     keeps_until: Millis,
+    /// How often it had said something else by then that the machine was told of last.
+    changes: u32,
     /// Number of the murmur that is kept, and one.
     kept: u32,
 }
@@ -39,8 +38,9 @@ pub struct Ears {
 }
 
 impl Ears {
-    /// A murmur came, so long after the beginning. Returns whether it is kept, if it may be.
-    pub fn hear(&mut self, from: usize, at: Duration, number: u64, may_be_kept: bool) -> bool {
+    /// A murmur came, so long after the beginning. Returns whether it is kept: it may be where the machine was told of one after
+    /// so many changes.
+    pub fn hear(&mut self, from: usize, at: Duration, number: u64, changes: Option<u32>) -> bool {
         if from >= self.of.len() {
             self.of.resize(from + 1, Ear::default());
         }
@@ -48,7 +48,7 @@ impl Ears {
         let ear = &mut self.of[from];
         ear.heard = ear.heard.max(at);
         let number = u32::try_from(number + 1).expect("a few hundred million");
-        let is_kept = may_be_kept && at < ear.keeps_until;
+        let is_kept = changes == Some(ear.changes) && at < ear.keeps_until;
         let before = std::mem::replace(&mut ear.kept, if is_kept { number } else { 0 });
         if is_kept && before == 0 {
             self.kept.push(u32::try_from(from).expect("a few thousand nodes"));
@@ -56,9 +56,12 @@ impl Ears {
         is_kept
     }
 
-    /// The machine was told of a word of this author, and lets it wait, or not.
-    pub fn told(&mut self, from: usize, at: Duration, waits: bool) {
-        self.of[from].keeps_until = if waits { millis(at + KEPT_FROM_IT) } else { 0 };
+    /// The machine was told of a word of this author, said after so many changes, and lets others that say the same wait until so
+    /// long after the beginning, if it does.
+    pub fn told(&mut self, from: usize, changes: u32, waits: Option<Duration>) {
+        let ear = &mut self.of[from];
+        ear.changes = changes;
+        ear.keeps_until = waits.map_or(0, millis);
     }
 
     /// The numbers of all that is kept, in order; it is not kept any more.

@@ -34,6 +34,8 @@ struct Murmur {
     moment: Option<usize>,
     /// Of a beacon that says what the last one said, and nothing of other islands.
     digest: Option<u64>,
+    /// How often its author had said something else by then.
+    changes: u32,
     /// How somebody is judged may come of it.
     is_grave: bool,
 }
@@ -58,8 +60,8 @@ pub struct Murmurs {
     kept: VecDeque<Murmur>,
     /// Number of the first that is kept.
     first: u64,
-    /// What each node said last but for load, digest and number.
-    said: Vec<Option<(Epoch, Seq, bool, bool)>>,
+    /// What each node said last but for load, digest and number, and how often that has changed.
+    said: Vec<(Option<Said>, u32)>,
     speakers: Speakers,
     /// Those that a node is told of while it listens, by their places.
     told: Vec<usize>,
@@ -78,7 +80,9 @@ const EXPECTED_MIN: usize = 2;
 /// News waits for no longer than this.
 const ROUSE_EVERY: Duration = Duration::from_millis(2);
 
-fn says(word: &Word, beacon: &Beacon) -> Option<(Epoch, Seq, bool, bool)> {
+type Said = (Epoch, Seq, bool, bool);
+
+fn says(word: &Word, beacon: &Beacon) -> Option<Said> {
     Some((word.header.stamp.epoch, beacon.record_seq, beacon.full, beacon.deaf))
 }
 
@@ -88,20 +92,23 @@ impl Murmurs {
         self.first + self.kept.partition_point(|murmur| murmur.at <= now) as u64
     }
 
-    /// Whether this word says no more than the last to all of the same node did.
-    fn is_one(&mut self, node: usize, word: &Word) -> bool {
-        let Some(Message::Beacon(beacon)) = &word.message else { return false };
+    /// Whether this word says no more than the last to all of the same node did, and how often that has changed.
+    fn is_one(&mut self, node: usize, word: &Word) -> (bool, u32) {
         if node >= self.said.len() {
-            self.said.resize(node + 1, None);
+            self.said.resize(node + 1, (None, 0));
         }
+        let (said, changes) = &mut self.said[node];
+        let Some(Message::Beacon(beacon)) = &word.message else { return (false, *changes) };
         let says = says(word, beacon);
-        std::mem::replace(&mut self.said[node], says) == says
+        let is_one = std::mem::replace(said, says) == says;
+        *changes += u32::from(!is_one);
+        (is_one, *changes)
     }
 
     /// Whether a word to one does.
     fn is_nothing_new(&self, node: usize, word: &Word) -> bool {
         let Some(Message::Beacon(beacon)) = &word.message else { return false };
-        self.said.get(node).is_some_and(|said| *said == says(word, beacon))
+        self.said.get(node).is_some_and(|(said, _)| *said == says(word, beacon))
     }
 
     /// Whether how somebody is judged may come of those from this number to now.
@@ -129,13 +136,15 @@ impl World {
     pub fn murmur(&mut self, from: usize, source: Source, word: Heard) {
         let lots = self.random.random();
         self.murmurs.speakers.speaks(from, self.now - self.began);
-        if self.murmurs.is_one(from, &word) || self.repeats_its_record(from, &word) {
+        let (is_one, changes) = self.murmurs.is_one(from, &word);
+        if is_one || self.repeats_its_record(from, &word) {
             let at = self.now + self.network.takes(&mut self.random);
             let digest = match &word.message {
                 Some(Message::Beacon(beacon)) if beacon.far.is_none() => Some(beacon.digest),
                 _ => None,
             };
-            self.murmurs.keep(Murmur { from, at, source, word, lots, moment: None, digest, is_grave: false });
+            let (moment, is_grave) = (None, false);
+            self.murmurs.keep(Murmur { from, at, source, word, lots, moment, digest, changes, is_grave });
             return;
         }
         let is_grave = !matches!(word.header.kind, kind::ANNOUNCE | kind::BEACON | kind::HELLO);
@@ -143,7 +152,17 @@ impl World {
             let at = self.now + self.network.takes(&mut self.random);
             let moment = Some(moment);
             let word = word.clone();
-            self.murmurs.keep(Murmur { from, at, source, word, lots, moment, digest: None, is_grave });
+            self.murmurs.keep(Murmur {
+                from,
+                at,
+                source,
+                word,
+                lots,
+                moment,
+                digest: None,
+                changes,
+                is_grave,
+            });
             self.rouse_by(at);
         }
     }
@@ -256,7 +275,8 @@ impl World {
             process.receives(murmur.source, &murmur.word);
             let may_be_kept =
                 unchanged && murmur.digest.is_some_and(|said| digest.is_none_or(|ours| said == ours));
-            if !process.ears.hear(murmur.from, murmur.at - self.began, first + place as u64, may_be_kept) {
+            let kept_after = may_be_kept.then_some(murmur.changes);
+            if !process.ears.hear(murmur.from, murmur.at - self.began, first + place as u64, kept_after) {
                 told.push(place);
             }
         }
@@ -292,8 +312,8 @@ impl World {
             }
             let Some(murmur) = murmur else { return heard };
             take_in(process, murmur.at, murmur.source, &murmur.word);
-            let waits = murmur.digest.is_some() && process.machine.lets_wait(&murmur.word.header);
-            process.ears.told(murmur.from, murmur.at - self.began, waits);
+            let waits = murmur.digest.and_then(|_| process.machine.lets_wait_until(&murmur.word.header));
+            process.ears.told(murmur.from, murmur.changes, waits.map(|until| until - self.began));
         }
     }
 

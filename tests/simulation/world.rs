@@ -467,7 +467,9 @@ impl World {
             Some("hello" | "greet" | "first-asks" | "ask-stranger" | "meet" | "want-record") => {
                 self.hear_what_matters(node)
             }
-            Some("silence" | "ask" | "choose-watchers") if machine.is_calm() => self.hear_what_matters(node),
+            Some("silence" | "ask" | "choose-watchers") if machine.is_calm(now) => {
+                self.hear_what_matters(node)
+            }
             Some("look") => self.hear_before_a_look(node),
             _ => self.hear(node),
         };
@@ -693,10 +695,13 @@ impl World {
     /// Whom somebody misses, or has too many.
     fn miscount(&self, living: &BTreeSet<MemberId>) -> Option<String> {
         for process in self.processes.iter().filter(|process| process.lives()) {
-            let alive = process.machine.members().filter(|member| member.standing == Standing::Alive);
-            let mut listed: BTreeSet<MemberId> = alive.map(|member| member.id).collect();
-            listed.insert(process.id);
-            if listed != *living {
+            let alive = || {
+                let alive = process.machine.members().filter(|member| member.standing == Standing::Alive);
+                alive.map(|member| member.id).chain([process.id])
+            };
+            // Two sets of random keys with one sum are the same.
+            if sum_of(alive()) != sum_of(living.iter().copied()) {
+                let listed: BTreeSet<MemberId> = alive().collect();
                 let missing: Vec<_> = living
                     .difference(&listed)
                     .map(|id| {
@@ -718,6 +723,12 @@ impl World {
         let differ = || (digests.len() > 1).then(|| format!("{} different digests", digests.len()));
         differ().or_else(|| self.miscount(&self.living()))
     }
+}
+
+/// How many there are, and the sum of their beginnings.
+fn sum_of(ids: impl Iterator<Item = MemberId>) -> (usize, u64) {
+    let start = |id: MemberId| id.0.first_chunk().map_or(0, |start| u64::from_ne_bytes(*start));
+    ids.fold((0, 0), |(count, sum), id| (count + 1, sum.wrapping_add(start(id))))
 }
 
 fn source_of(node: usize, shared: bool) -> Source {

@@ -34,6 +34,8 @@ const REMEMBERED_MAX: usize = 256;
 #[derive(Debug, Default)]
 pub(super) struct Difference {
     since: Option<Instant>,
+    /// When one of them is asked, or it is seen whether one has to be.
+    due: Option<Instant>,
     /// At most so many differ, fewer than half: the odd one out was given time to ask.
     patient: Option<usize>,
     differing: BTreeMap<MemberId, u64>,
@@ -61,6 +63,7 @@ impl Difference {
 
     fn is_over(&mut self) {
         self.since = None;
+        self.due = None;
         self.patient = None;
         self.differing.clear();
     }
@@ -116,7 +119,20 @@ impl Membership {
         if difference.since.is_none() {
             difference.since = Some(now);
             let wait = LASTING + self.up_to(SPREAD);
-            self.timers.arm(now + wait, Timer::CatchUp);
+            self.catch_up_at(now + wait);
+        }
+    }
+
+    /// Whatever was to happen before does not.
+    fn catch_up_at(&mut self, at: Instant) {
+        self.difference.due = Some(at);
+        self.timers.arm(at, Timer::CatchUp);
+    }
+
+    /// The time has come to catch up, unless this was meant for a difference that is over, or that was given more time since.
+    pub(super) fn catch_up_in_turn(&mut self, now: Instant) {
+        if self.difference.due.take_if(|due| *due <= now).is_some() {
+            self.catch_up(now);
         }
     }
 
@@ -133,7 +149,7 @@ impl Membership {
         let lasted = changed + LASTING + self.beacon_period();
         if now < lasted && now < since + POSTPONED_MAX {
             let spread = self.up_to(SPREAD);
-            self.timers.arm(lasted.min(since + POSTPONED_MAX) + spread, Timer::CatchUp);
+            self.catch_up_at(lasted.min(since + POSTPONED_MAX) + spread);
             return;
         }
         let there =
@@ -142,7 +158,7 @@ impl Membership {
             self.difference.patient = Some(there / 2);
             let times = u32::try_from(there / 4).unwrap_or(u32::MAX).clamp(1, PATIENCE_MAX);
             let wait = self.up_to(SPREAD * times);
-            self.timers.arm(now + wait, Timer::CatchUp);
+            self.catch_up_at(now + wait);
             return;
         }
         let chosen = self.choose_differing(now);

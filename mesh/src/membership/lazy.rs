@@ -191,13 +191,14 @@ impl Membership {
         }
     }
 
-    /// Whether this pulse waits, and another one that says the same would, with nothing that depends on either but that a sign was
-    /// given. For a caller that has many in hand: it may keep the next ones back, as long as it says
-    /// [`all_gave_signs_since`](Self::all_gave_signs_since) and hands them in before anything else happens.
+    /// Until when others that say the same as this pulse would wait as it does, with nothing that depends on one of them but that a
+    /// sign was given. For a caller that has many in hand: it may keep them back until then, as long as it says
+    /// [`all_gave_signs_since`](Self::all_gave_signs_since) and hands them in before anything else happens that depends on them.
     #[must_use]
-    pub fn lets_wait(&self, header: &Header) -> bool {
-        let peer = self.peers.get(&header.author).filter(|peer| peer.watching.is_none());
-        peer.and_then(|peer| peer.raw.as_ref()).is_some_and(|raw| raw.stamp == header.stamp)
+    pub fn lets_wait_until(&self, header: &Header) -> Option<Instant> {
+        let peer = self.peers.get(&header.author).filter(|peer| peer.watching.is_none())?;
+        let waits = peer.raw.as_ref().is_some_and(|raw| raw.stamp == header.stamp);
+        Some(peer.checked.filter(|_| waits)? + self.check_patience())
     }
 
     /// Whether this beacon, or a newer one, waits already: each comes once by each path.

@@ -324,18 +324,18 @@ impl Membership {
     /// Whether something depends on the signs of members in words that a caller keeps back, when we look around now.
     #[must_use]
     pub fn looks_for_signs(&self, now: Instant) -> bool {
-        let are_known = self.is_calm() && self.all_gave_signs_lately(now, self.looked.signs);
+        let are_known = self.is_calm(now) && self.all_gave_signs_lately(now, self.looked.signs);
         !are_known && self.is_about_to_look_at_all(now)
     }
 
-    /// Whether nobody is in doubt.
+    /// Whether nobody is in doubt, and not many have fallen lately.
     #[must_use]
-    pub fn is_calm(&self) -> bool {
-        !self.looked.doubted
+    pub fn is_calm(&self, now: Instant) -> bool {
+        !self.looked.doubted && !self.do_many_fall(now)
     }
 
     /// All members that are not gone have given a sign since then, or have become known since, in words that a caller keeps back:
-    /// see [`lets_wait`](Self::lets_wait).
+    /// see [`lets_wait_until`](Self::lets_wait_until).
     pub fn all_gave_signs_since(&mut self, at: Instant) {
         self.looked.signs = self.looked.signs.max(Some(at));
         if self.looked.is_settled(self.event_number) {

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::member::Epoch;
+use crate::wire::Beacon;
 
 #[test]
 fn whoever_was_forgotten_while_cut_off_is_listed_again() {
@@ -126,4 +127,31 @@ fn who_differed_a_moment_ago_and_agrees_by_now_makes_nobody_fetch_a_table() {
     node.catch_up(much_later);
     node.catch_up(much_later + 20 * SECOND);
     assert!(node.poll_fetch().is_none());
+}
+
+#[test]
+fn a_difference_that_comes_again_is_given_as_much_time_as_the_first() {
+    let mut wire = Wire::of(40);
+    wire.run_for(3 * SECOND);
+    let (now, odd) = (wire.now, wire.nodes[1].id());
+    let record_seq = wire.nodes[1].record_said.as_ref().unwrap().0.seq;
+    let beacon = Beacon { record_seq, load: Load::default(), full: false, deaf: false, digest: 1, far: None };
+    let say = |seq| {
+        let word = Message::Beacon(beacon);
+        wire.nodes[1].identity().sign_word(MeshTag::of("test"), &word, Seq(seq))
+    };
+    let words = [1_000_001, 1_000_002].map(say);
+    let node = &mut wire.nodes[0];
+    for (word, at) in words.into_iter().zip([now, now + SECOND / 10]) {
+        // One of forty differs, agrees at once, and differs again.
+        node.handle_datagram(at, broadcast_from(1), word).unwrap();
+        if at == now {
+            node.compare_digest(at, odd, node.digest());
+        }
+    }
+    let until = now + 3 * SECOND;
+    while let Some(wakeup) = node.poll_timeout().filter(|wakeup| wakeup.at <= until) {
+        node.handle_timeout(wakeup.at);
+    }
+    assert!(node.poll_fetch().is_none(), "the odd one out was to ask first");
 }
