@@ -23,11 +23,15 @@ use crate::process::{Process, State};
 use crate::world::{Due, World};
 
 /// One word to all.
+#[derive(Clone)]
 struct Murmur {
     from: usize,
     at: Instant,
     source: Source,
     word: Heard,
+    /// Of the word: it is looked at by far more than are told of it.
+    kind: u8,
+    bytes: usize,
     /// Who does not hear it is drawn from this.
     lots: u64,
     /// Heard now by those alone who draw this; by all, if none.
@@ -137,32 +141,23 @@ impl World {
         let lots = self.random.random();
         self.murmurs.speakers.speaks(from, self.now - self.began);
         let (is_one, changes) = self.murmurs.is_one(from, &word);
-        if is_one || self.repeats_its_record(from, &word) {
+        let repeats = is_one || self.repeats_its_record(from, &word);
+        let (kind, bytes) = (word.header.kind, word.bytes.len());
+        let digest = match &word.message {
+            Some(Message::Beacon(beacon)) if repeats && beacon.far.is_none() => Some(beacon.digest),
+            _ => None,
+        };
+        let is_grave = !matches!(kind, kind::ANNOUNCE | kind::BEACON | kind::HELLO);
+        let moment = None;
+        let at = self.now;
+        let murmur = Murmur { from, at, source, word, kind, bytes, lots, moment, digest, changes, is_grave };
+        if repeats {
             let at = self.now + self.network.takes(&mut self.random);
-            let digest = match &word.message {
-                Some(Message::Beacon(beacon)) if beacon.far.is_none() => Some(beacon.digest),
-                _ => None,
-            };
-            let (moment, is_grave) = (None, false);
-            self.murmurs.keep(Murmur { from, at, source, word, lots, moment, digest, changes, is_grave });
-            return;
+            return self.murmurs.keep(Murmur { at, ..murmur });
         }
-        let is_grave = !matches!(word.header.kind, kind::ANNOUNCE | kind::BEACON | kind::HELLO);
         for moment in 0..MOMENTS {
             let at = self.now + self.network.takes(&mut self.random);
-            let moment = Some(moment);
-            let word = word.clone();
-            self.murmurs.keep(Murmur {
-                from,
-                at,
-                source,
-                word,
-                lots,
-                moment,
-                digest: None,
-                changes,
-                is_grave,
-            });
+            self.murmurs.keep(Murmur { at, moment: Some(moment), ..murmur.clone() });
             self.rouse_by(at);
         }
     }
@@ -272,7 +267,7 @@ impl World {
                 continue;
             }
             self.measures.deliveries += 1;
-            process.receives(murmur.source, &murmur.word);
+            process.traffic.received(murmur.kind, murmur.source.shared, murmur.bytes);
             let may_be_kept =
                 unchanged && murmur.digest.is_some_and(|said| digest.is_none_or(|ours| said == ours));
             let kept_after = may_be_kept.then_some(murmur.changes);

@@ -54,19 +54,25 @@ impl Membership {
     }
 
     fn take_word(&mut self, now: Instant, from: Source, word: &Verified<Word>) -> Result<(), Refused> {
-        let header = self.screen_header(&word.bytes)?;
+        let header = &word.header;
+        if self.leaving {
+            return Err(Refused::Unasked);
+        }
+        if header.mesh != self.tag {
+            return Err(Refused::Mesh);
+        }
         if let Some(Message::Beacon(beacon)) = &word.message
             && header.author != self.id()
         {
-            if let Some(outcome) = self.let_wait(now, from, &header, beacon, &word.bytes) {
+            if let Some(outcome) = self.let_wait(now, from, header, beacon, &word.bytes) {
                 return outcome;
             }
             if self.is_nobody(&header.author) {
                 return Err(self.hear_nobody(now, from, header.author));
             }
         }
-        self.screen(now, from, &header, &word.bytes)?;
-        self.act_on(now, from, &header, word)
+        self.screen(now, from, header, &word.bytes)?;
+        self.act_on(now, from, header, word)
     }
 
     /// Whether neither a record nor a floor of this member is known: its pulse can change nothing.
