@@ -22,8 +22,16 @@ use crate::config::setting::{Form, Unset};
 pub fn completions(completions: &Completions) -> Result<Exit, Failure> {
     let mut script = Vec::new();
     clap_complete::generate(completions.shell, &mut Arguments::command(), "isle", &mut script);
-    print(script)?;
+    print(without_hidden(&String::from_utf8_lossy(&script)))?;
     Ok(Exit::Done)
+}
+
+/// The script for bash offers flags, too, that are not in the help.
+fn without_hidden(script: &str) -> String {
+    let command = Arguments::command();
+    let hidden = command.get_subcommands().flat_map(clap::Command::get_arguments);
+    let hidden = hidden.filter(|argument| argument.is_hide_set()).filter_map(clap::Arg::get_long);
+    hidden.fold(script.to_owned(), |script, flag| script.replace(&format!(" --{flag} "), " "))
 }
 
 /// `isle man`.
@@ -32,11 +40,18 @@ pub fn completions(completions: &Completions) -> Result<Exit, Failure> {
 /// The pages cannot be written.
 pub fn man(man: &Man) -> Result<Exit, Failure> {
     let written = std::fs::create_dir_all(&man.folder)
-        .and_then(|()| clap_mangen::generate_to(Arguments::command(), &man.folder));
+        .and_then(|()| clap_mangen::generate_to(Arguments::command(), &man.folder))
+        .and_then(|()| head_exit_statuses(&man.folder.join("isle.1")));
     written.map_err(|error| {
         Failure::new(Exit::Failed, format!("cannot write to {}: {error}", man.folder.display()))
     })?;
     Ok(Exit::Done)
+}
+
+/// What stands after the help of all commands tells how they end, and man(7) has a heading for that.
+fn head_exit_statuses(page: &Path) -> std::io::Result<()> {
+    let text = std::fs::read_to_string(page)?;
+    std::fs::write(page, text.replace(".SH EXTRA\nExit status: ", ".SH \"EXIT STATUS\"\n"))
 }
 
 /// One setting as `isle config --json` prints it.
@@ -146,6 +161,26 @@ mod tests {
         assert_eq!(words("name"), ["name", "-", "default"]);
         let terminal = shown(Screen { width: Some(80), ..Screen::pipe() }, &settings);
         assert!(terminal.contains("(this host's name)"), "{terminal}");
+    }
+
+    #[test]
+    fn what_the_help_does_not_show_no_script_offers() {
+        let mut script = Vec::new();
+        clap_complete::generate(clap_complete::Shell::Bash, &mut Arguments::command(), "isle", &mut script);
+        let script = String::from_utf8(script).unwrap();
+        assert!(script.contains("--tether"));
+        let offered = without_hidden(&script);
+        assert!(!offered.contains("tether"), "{offered}");
+        assert!(offered.contains("--config --color"), "{offered}");
+    }
+
+    #[test]
+    fn exit_statuses_have_a_heading_in_the_manual() {
+        let folder = tempfile::tempdir().unwrap();
+        man(&Man { folder: folder.path().to_owned() }).unwrap();
+        let page = std::fs::read_to_string(folder.path().join("isle.1")).unwrap();
+        assert!(page.contains(".SH \"EXIT STATUS\"\n0 done; 1 failed"), "{page}");
+        assert!(!page.contains("EXTRA"));
     }
 
     #[test]
