@@ -185,9 +185,7 @@ impl World {
         self.murmurs.rouses.remove(&self.now);
         for node in 0..self.processes.len() {
             let unchanged = !self.murmurs.are_grave(self.processes[node].heard, self.now);
-            if self.hear_all_but(node, unchanged) {
-                self.after_input(node);
-            }
+            self.listen_to(node, unchanged);
         }
         self.forget_murmurs();
     }
@@ -217,7 +215,12 @@ impl World {
 
     /// Lets a node take in what has come to it.
     pub fn listen(&mut self, node: usize) {
-        if self.hear(node) {
+        self.listen_to(node, false);
+    }
+
+    /// The same, but for beacons that change nothing, if those are left out.
+    fn listen_to(&mut self, node: usize, unchanged: bool) {
+        if self.hear_all_but(node, unchanged) {
             self.after_input(node);
         }
     }
@@ -236,9 +239,8 @@ impl World {
     pub fn hear_before_a_look(&mut self, node: usize) -> bool {
         let heard = self.hear_what_matters(node);
         let process = &mut self.processes[node];
-        let started = process.started;
         let since = self.murmurs.speakers.all_heard_since(&process.ears, node, self.began, self.now);
-        process.machine.all_gave_signs_since(since.max(started));
+        process.machine.all_gave_signs_since(since.max(process.started));
         process.machine.looks_for_signs(self.now) && self.hear(node) || heard
     }
 
@@ -315,9 +317,7 @@ impl World {
     /// All hear what has come but what changes nothing, so that it is counted.
     pub fn all_listen(&mut self) {
         for node in 0..self.processes.len() {
-            if self.hear_what_matters(node) {
-                self.after_input(node);
-            }
+            self.listen_to(node, true);
         }
         self.forget_murmurs();
     }

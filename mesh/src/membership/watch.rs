@@ -133,7 +133,7 @@ pub(super) struct Looked {
     forsaken: bool,
     /// Nobody that was there then had given its last sign before this.
     earliest: Option<Instant>,
-    /// Nor before this, in words that are kept back.
+    /// Nor before this, also in words that a caller keeps back.
     signs: Option<Instant>,
 }
 
@@ -314,17 +314,18 @@ impl Membership {
     /// Whether somebody may have been silent for long, or something has changed on which watching depends: all members are looked
     /// at then, twice a second.
     fn is_about_to_look_at_all(&self, now: Instant) -> bool {
-        !self.looked.is_settled(self.event_number) || !self.all_gave_signs_lately(now, self.looked.earliest)
+        let earliest = self.looked.earliest.max(self.looked.signs);
+        !self.looked.is_settled(self.event_number) || !self.is_recent_sign(now, earliest)
     }
 
-    fn all_gave_signs_lately(&self, now: Instant, at: Option<Instant>) -> bool {
+    fn is_recent_sign(&self, now: Instant, at: Option<Instant>) -> bool {
         at.is_some_and(|at| now.saturating_duration_since(at) <= self.unheard_most(now))
     }
 
     /// Whether something depends on the signs of members in words that a caller keeps back, when we look around now.
     #[must_use]
     pub fn looks_for_signs(&self, now: Instant) -> bool {
-        let are_known = self.is_calm(now) && self.all_gave_signs_lately(now, self.looked.signs);
+        let are_known = self.is_calm(now) && self.is_recent_sign(now, self.looked.signs);
         !are_known && self.is_about_to_look_at_all(now)
     }
 
@@ -338,9 +339,6 @@ impl Membership {
     /// see [`lets_wait_until`](Self::lets_wait_until).
     pub fn all_gave_signs_since(&mut self, at: Instant) {
         self.looked.signs = self.looked.signs.max(Some(at));
-        if self.looked.is_settled(self.event_number) {
-            self.looked.earliest = self.looked.earliest.max(Some(at));
-        }
     }
 
     /// Nothing was heard of `id` for long, and nobody else says that it is down: asked, and if that fails, accused by us
