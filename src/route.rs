@@ -219,7 +219,7 @@ impl Routes {
                 } else {
                     track.latency.follow(now, took);
                 }
-                track.health.succeeded();
+                track.health.succeeded(now.checked_sub(took).unwrap_or(now));
             }
             Ended::Failed => {
                 track.latency.failure(now);

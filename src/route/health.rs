@@ -55,9 +55,13 @@ impl Health {
         }
     }
 
-    /// A request was answered: all is forgiven.
-    pub fn succeeded(&mut self) {
-        *self = Self::default();
+    /// A request that began then was answered: all is forgiven. Not if it has refused since: then its last words were under way
+    /// while its process was gone already.
+    pub fn succeeded(&mut self, began: Instant) {
+        let has_refused_since = self.out.and_then(|out| out.refused).is_some_and(|at| began < at);
+        if !has_refused_since {
+            *self = Self::default();
+        }
     }
 
     /// A request failed.

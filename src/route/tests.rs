@@ -144,6 +144,23 @@ fn one_refused_connection_leaves_a_member_out_at_once() {
 }
 
 #[test]
+fn an_answer_that_was_under_way_when_it_vanished_does_not_bring_it_back() {
+    let (mut routes, mut now) = (Routes::new(6), origin());
+    let pool = candidates(4);
+    routes.choose(&pool[..1], now);
+    routes.vanished(&id(0), now + MS);
+    now += 2 * MS;
+    routes.ended(&id(0), answered(2 * MS), now);
+    assert!(routes.is_out(&id(0), now));
+    let got = send(&mut routes, &mut now, &pool, 100, |_| answered(Duration::from_micros(10)));
+    assert_eq!(got.get(&id(0)), None);
+    now += Duration::from_secs(1);
+    assert_eq!(routes.choose(&pool, now), Some(id(0)), "probed");
+    routes.ended(&id(0), answered(MS), now);
+    assert!(!routes.is_out(&id(0), now));
+}
+
+#[test]
 fn whoever_refused_and_is_not_heard_since_is_not_asked_again() {
     let (mut routes, mut now) = (Routes::new(6), origin());
     let mut pool = candidates(4);
