@@ -98,6 +98,8 @@ pub struct World {
     pub measures: Measures,
 }
 
+/// Members that a node lists wrongly are named up to so many.
+const SHOWN: usize = 8;
 /// The events of so many nodes are replayed and compared with their tables in every second; those of all at the end.
 const LOOKED_AT: usize = 4;
 const SECOND: Duration = Duration::from_secs(1);
@@ -711,7 +713,16 @@ impl World {
                     })
                     .collect();
                 let surplus: Vec<_> = listed.difference(living).collect();
-                return Some(format!("{:?} misses {missing:?}, has {surplus:?} too many", process.id));
+                let shown = |count: usize| count.min(SHOWN);
+                return Some(format!(
+                    "{}, {:?}, misses {}, as {:?}, has {} too many, as {:?}",
+                    self.number_of(&process.id),
+                    process.id,
+                    missing.len(),
+                    &missing[..shown(missing.len())],
+                    surplus.len(),
+                    &surplus[..shown(surplus.len())],
+                ));
             }
         }
         None

@@ -22,6 +22,8 @@ const SPREAD: Duration = Duration::from_millis(500);
 /// Whoever agrees with most others waits up to so many times longer: the odd one out asks one member, and not all
 /// members it at once.
 const PATIENCE_MAX: u32 = 40;
+/// Members for each time that. So the first of them asks after about two of their beacons.
+const FOR_PATIENCE: usize = 12;
 /// Beacons that wait unverified may show a difference and never its end: before one believes that most others differ, the
 /// newest of so many is verified. A signature costs 40 µs.
 const SAMPLE: usize = 16;
@@ -156,8 +158,8 @@ impl Membership {
             self.peers.values().filter(|peer| !peer.standing.is_gone() && peer.heard.is_some()).count();
         if self.difference.patient.is_none() && self.estimate_differing(now) * 2 < there {
             self.difference.patient = Some(there / 2);
-            let times = u32::try_from(there / 4).unwrap_or(u32::MAX).clamp(1, PATIENCE_MAX);
-            let wait = self.up_to(SPREAD * times);
+            let times = u32::try_from(there / FOR_PATIENCE).unwrap_or(u32::MAX).clamp(1, PATIENCE_MAX);
+            let wait = self.rather_late(SPREAD * times, there);
             self.catch_up_at(now + wait);
             return;
         }
@@ -167,6 +169,16 @@ impl Membership {
         if let (Some(id), Some(view)) = (chosen, view) {
             self.wish(now, id, view.http_addresses.clone());
         }
+    }
+
+    /// A time before `most`, at random, so that of `among` that draw one a single one or a few are early, however many there are:
+    /// the density grows with e^t.
+    ///
+    /// Source: J. Nonnenmacher, E. W. Biersack, "Scalable feedback for large groups", IEEE/ACM Transactions on Networking 7 (3), 1999.
+    pub(super) fn rather_late(&mut self, most: Duration, among: usize) -> Duration {
+        let growth = 1.0 + (among.max(1) as f64).ln();
+        let drawn = rand::RngExt::random_range(&mut self.rng, 0.0..1.0);
+        most.mul_f64((1.0 + drawn * growth.exp_m1()).ln() / growth)
     }
 
     /// One of those whose table differs by their own verified word.

@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use rand::RngExt;
+use rand::seq::IteratorRandom;
 
 use super::crowd::{GROUP_MIN, Tally};
 use super::{Membership, Source, Timer};
@@ -28,6 +29,9 @@ const LEAST_EACH: Duration = Duration::from_micros(250);
 const WAIT_MAX: Duration = Duration::from_secs(2);
 /// As long as there are strangers the next is greeted after this.
 const AGAIN: Duration = Duration::from_secs(1);
+/// So many are greeted at once where half of the island may be strangers: a tenth of the answers is lost at a loss of a twentieth,
+/// and a second without them is long. The better table is fetched.
+const GREETED_IN_CROWD: usize = 2;
 /// A stranger is asked for its record after up to this, and so often, so far apart. It gives it to whoever it knows.
 const ASK_WAIT: Duration = Duration::from_millis(50);
 const ASKS_MAX: u8 = 5;
@@ -156,7 +160,7 @@ impl Membership {
         self.strangers.heard.len() < FEW
     }
 
-    /// Greets one of those who are strangers still; its offer brings its table.
+    /// Greets one of those who are strangers still, or two; an offer brings a table.
     pub(super) fn meet_strangers(&mut self, now: Instant) {
         self.strangers.armed = false;
         let table = &self.table;
@@ -171,8 +175,9 @@ impl Membership {
             // Their records are on their way, one by one.
             return;
         }
-        let chosen = self.rng.random_range(0..count);
-        if let Some(at) = self.strangers.heard.values().nth(chosen).map(|stranger| stranger.at) {
+        let greeted = if self.crowd.is_one(now) { GREETED_IN_CROWD } else { 1 };
+        let heard = self.strangers.heard.values().map(|stranger| stranger.at);
+        for at in heard.sample(&mut self.rng, greeted) {
             let bytes = self.hello(FOR_YOU);
             self.send_to(at, bytes);
         }

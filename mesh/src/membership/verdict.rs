@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rand::RngExt;
 
 use super::peer::marks;
-use super::votes::{Doubt, UNDECIDED_IN_STORM, Vote};
+use super::votes::{Doubt, Vote};
 use super::{Membership, Timer};
 use crate::event::EventKind;
 use crate::member::{MemberId, Reason, Record, Stamp, Standing};
@@ -152,7 +152,7 @@ impl Membership {
             return;
         }
         let (asked, voted) = (doubt.asked, ours.is_some());
-        if lasts >= UNDECIDED_IN_STORM && !voted && self.is_substitute_for(&id) {
+        if lasts >= self.patience_with_watchers(now, &id, doubt) && !voted && self.is_substitute_for(&id) {
             self.vote_once(now, id);
         } else if lasts >= ASK_WATCHERS_AFTER && !asked {
             self.ask_watchers(now, id);
@@ -178,8 +178,9 @@ impl Membership {
         let doubt = self.peers.get(&id).and_then(|peer| peer.doubt.as_ref());
         let Some(doubt) = doubt else { return now + CONSIDER_EVERY };
         let (since, asked) = (Self::doubted_since(doubt), doubt.asked);
-        if now < since + UNDECIDED_IN_STORM {
-            return since + UNDECIDED_IN_STORM;
+        let undecided = since + self.patience_with_watchers(now, &id, doubt);
+        if now < undecided && undecided < since + ASK_WATCHERS_AFTER {
+            return undecided;
         }
         if !asked {
             return now.max(since + ASK_WATCHERS_AFTER) + self.up_to(ASK_WATCHERS_SPREAD);
@@ -207,7 +208,7 @@ impl Membership {
         if peer.was_heard_within(now, OWN_EARS) {
             return None;
         }
-        if let Some((voted, needed)) = self.votes_of_watchers(now, doubt, record) {
+        if let Some((voted, needed)) = self.votes_of_watchers(now, id, doubt, record) {
             return (voted >= needed).then_some(Verdict::Certified);
         }
         let voters = self.sound_voters(doubt);
@@ -217,17 +218,27 @@ impl Membership {
 
     /// How many of its watchers have voted, and how many are needed; `None` where anybody decides, for they are all gone or do
     /// not agree for long.
-    fn votes_of_watchers(&self, now: Instant, doubt: &Doubt, record: &Record) -> Option<(usize, usize)> {
-        let living = self.living_watchers(&record.watchers);
-        let (voted, needed) = (self.named_voters(doubt, record).count(), quorum_of(living));
-        (living > 0 && (voted >= needed || !self.is_undecided(now, doubt))).then_some((voted, needed))
+    fn votes_of_watchers(
+        &self,
+        now: Instant,
+        id: &MemberId,
+        doubt: &Doubt,
+        record: &Record,
+    ) -> Option<(usize, usize)> {
+        let (voted, needed) = (self.named_voters(doubt, record).count(), self.quorum_among(&record.watchers));
+        (needed > 0 && (voted >= needed || !self.is_undecided(now, id, doubt))).then_some((voted, needed))
+    }
+
+    /// How many votes decide of these watchers: of those that are not known to be gone. 0: all are.
+    pub(super) fn quorum_among(&self, watchers: &[MemberId]) -> usize {
+        quorum_of(self.living_watchers(watchers))
     }
 
     /// Whether our vote about `id` counts and there are no more than suffice.
     pub(super) fn needs_our_vote(&self, now: Instant, id: &MemberId) -> bool {
         let Some(doubt) = self.peers.get(id).and_then(|peer| peer.doubt.as_ref()) else { return false };
         let Some(record) = self.table.record(id).map(|said| &said.value) else { return false };
-        match self.votes_of_watchers(now, doubt, record) {
+        match self.votes_of_watchers(now, id, doubt, record) {
             Some((voted, needed)) => voted <= needed && record.watchers.contains(&self.id()),
             None => doubt.votes.len() <= UNILATERAL,
         }

@@ -23,7 +23,7 @@ const NEWS: Duration = Duration::from_millis(200);
 /// Watchers that do not agree for so long are helped out. Required by DESIGN, section 5.
 const UNDECIDED: Duration = Duration::from_secs(2);
 /// The same in a storm, where watchers wait for each other's end: of two that watch each other neither falls before.
-pub(super) const UNDECIDED_IN_STORM: Duration = Duration::from_millis(600);
+const UNDECIDED_IN_STORM: Duration = Duration::from_millis(600);
 /// Votes kept for one member: of its watchers, and of some others.
 const VOTES_KEPT_MAX: usize = WATCHERS_MAX + 16;
 /// Beyond a beacon period: who has missed all copies of a record has asked for it and been answered after this.
@@ -70,10 +70,22 @@ impl Doubt {
 }
 
 impl Membership {
-    /// Whether watchers have not agreed for a while.
-    pub(super) fn is_undecided(&self, now: Instant, doubt: &Doubt) -> bool {
-        let patience = if self.is_storm(now) { UNDECIDED_IN_STORM } else { UNDECIDED };
-        now.saturating_duration_since(doubt.since) >= patience
+    /// Whether the watchers of `id` have not agreed for a while.
+    pub(super) fn is_undecided(&self, now: Instant, id: &MemberId, doubt: &Doubt) -> bool {
+        now.saturating_duration_since(doubt.since) >= self.patience_with_watchers(now, id, doubt)
+    }
+
+    /// For how long the watchers of `id` are waited for. In a storm not long, for most of them may be gone; but where enough to
+    /// decide are accused by nobody and accuse nobody, they hear it.
+    pub(super) fn patience_with_watchers(&self, now: Instant, id: &MemberId, doubt: &Doubt) -> Duration {
+        if !self.is_storm(now) {
+            return UNDECIDED;
+        }
+        let watchers = self.table.record(id).map_or(&[][..], |said| &said.value.watchers);
+        let is_accused = |id: &MemberId| self.peers.get(id).is_some_and(|peer| peer.doubt.is_some());
+        let is_quiet = |id: &&MemberId| !self.is_known_gone(id) && !doubt.has_vote_of(id) && !is_accused(id);
+        let (quiet, needed) = (watchers.iter().filter(is_quiet).count(), self.quorum_among(watchers));
+        if needed > 0 && quiet >= needed { UNDECIDED } else { UNDECIDED_IN_STORM }
     }
 
     /// Says that `id` is silent, and asks it once more.

@@ -157,7 +157,7 @@ impl Membership {
             return Some(Role::Named);
         }
         let forsaken = !self.has_living(&record.watchers);
-        let undecided = peer.doubt.as_ref().is_some_and(|doubt| self.is_undecided(now, doubt));
+        let undecided = peer.doubt.as_ref().is_some_and(|doubt| self.is_undecided(now, id, doubt));
         if !(forsaken || undecided) || !self.is_substitute_for(id) {
             return None;
         }
@@ -284,7 +284,7 @@ impl Membership {
             if silent && unheard.len() < UNHEARD_ASKED_MAX {
                 unheard.push(*id);
             }
-            let undecided = peer.doubt.as_ref().is_some_and(|doubt| self.is_undecided(now, doubt));
+            let undecided = peer.doubt.as_ref().is_some_and(|doubt| self.is_undecided(now, id, doubt));
             doubted |= peer.doubt.is_some();
             stands_in |= stand_in;
             if stand_in || undecided || is_forsaken() {
@@ -348,7 +348,7 @@ impl Membership {
         let Some(peer) = self.peers.get(&id) else { return };
         let doubt = peer.doubt.as_ref();
         // In a storm it is enough that somebody has said so, unless that leads to nothing.
-        let said = self.is_storm(now) && doubt.is_some_and(|doubt| !self.is_undecided(now, doubt));
+        let said = self.is_storm(now) && doubt.is_some_and(|doubt| !self.is_undecided(now, &id, doubt));
         if said || peer.watching.is_some() || doubt.is_some_and(|doubt| doubt.has_vote_of(&self.id())) {
             return;
         }

@@ -130,6 +130,17 @@ fn who_differed_a_moment_ago_and_agrees_by_now_makes_nobody_fetch_a_table() {
 }
 
 #[test]
+fn of_a_thousand_that_wait_for_the_odd_one_out_few_ask_soon() {
+    let mut wire = Wire::of(1);
+    let waits: Vec<std::time::Duration> =
+        (0..1000).map(|_| wire.nodes[0].rather_late(20 * SECOND, 1000)).collect();
+    let within = |seconds| waits.iter().filter(|wait| **wait < seconds * SECOND).count();
+    // 0.4 + 2.3 + 17 + 113 are expected.
+    assert!((0..8).contains(&within(3)) && within(5) < 12 && (8..40).contains(&within(10)), "{waits:?}");
+    assert!(within(15) < 200 && within(20) == 1000);
+}
+
+#[test]
 fn a_difference_that_comes_again_is_given_as_much_time_as_the_first() {
     let mut wire = Wire::of(40);
     wire.run_for(3 * SECOND);

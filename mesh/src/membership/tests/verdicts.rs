@@ -382,6 +382,36 @@ fn in_a_storm_whoever_missed_all_votes_but_one_asks_the_watchers_and_is_answered
 }
 
 #[test]
+fn in_a_storm_three_who_missed_a_member_do_not_give_it_up_while_its_watchers_are_quiet() {
+    let mut wire = Wire::of(14);
+    wire.run_for(3 * SECOND);
+    let (stamp, record) = record_of(&wire, 0);
+    let others: Vec<usize> = (1..14).filter(|at| !record.watchers.contains(&wire.nodes[*at].id())).collect();
+    let (at, voters) = (others[0], &others[1..4]);
+    wire.unheard.insert((0, at));
+    wire.run_for(300 * MS);
+    let now = wire.now;
+    let target = wire.nodes[0].id();
+    for _ in 0..64 {
+        wire.nodes[at].note_accused(now);
+    }
+    for voter in voters {
+        let last_seq = wire.nodes[0].seq;
+        let vote = Suspect { target, epoch: stamp.epoch, record_seq: stamp.seq, last_seq, silence_ms: 2_000 };
+        let (identity, seq) = (Identity::for_test(*voter as u64), Seq(1_000_000));
+        let word = identity.sign_word(MeshTag::of("test"), &Message::Suspect(vote), seq);
+        wire.nodes[at].handle_datagram(now, broadcast_from(*voter), word).unwrap();
+    }
+    wire.run_for(100 * MS);
+    assert_eq!(wire.standing(at, 0), Some(Standing::Suspect));
+    for _ in 0..15 {
+        wire.run_for(100 * MS);
+        assert_ne!(wire.standing(at, 0), Some(Standing::Down));
+    }
+    assert_eq!(wire.standing(at, 0), Some(Standing::Alive));
+}
+
+#[test]
 fn whoever_missed_the_last_record_of_a_member_that_crashes_has_it_from_those_who_vote() {
     let mut wire = Wire::of(12);
     wire.run_for(3 * SECOND);
