@@ -28,6 +28,7 @@ pub(super) const SCENARIOS: &[Claim] = &[
     ("tunnels::what_one_island_cannot_admit_another_serves", handed_over),
     ("tunnels::one_that_breaks_before_an_answer_is_made_up_for_elsewhere", broken),
     ("tunnels::beside_bare_quic", carrying::beside_bare_quic),
+    ("tunnels::farewells_do_not_wait_for_downloads", carrying::farewells_beside_downloads),
 ];
 
 /// How long the service behind the sidecars takes.

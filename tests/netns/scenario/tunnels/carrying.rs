@@ -9,6 +9,8 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Mutex;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::mpsc::{Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -44,6 +46,8 @@ const PIECE: usize = 256 << 10;
 const CLIENTS: usize = 8;
 /// For so long.
 const ASKING: Duration = Duration::from_secs(1);
+/// A farewell is known on the other island so long after on its own, where the way takes no time.
+const FAREWELL_MAX: Duration = Duration::from_millis(100);
 
 /// A member that gives as many bytes as it is asked for: `/bytes/N`.
 struct Giver(Bytes);
@@ -327,6 +331,83 @@ pub(super) fn beside_bare_quic(run: &Run) -> Result<()> {
                 "requests_per_second": rates[index],
             });
             writeln!(file, "{line}")?;
+        }
+    }
+    Ok(())
+}
+
+/// Links have the one thread and the one socket that tunnels have: what members say must not wait for what they carry.
+pub(super) fn farewells_beside_downloads(run: &Run) -> Result<()> {
+    const BYTES: usize = 32 << 20;
+    const AT_ONCE: usize = 4;
+    const PIECES: &[&str] = &["pieces", "--island", "south"];
+    let mut rig = Rig::start(run, &Bytes::from(vec![7; BYTES]))?;
+    let south = rig.both.island("south")?;
+    let host = south.host("s-p1")?;
+    for (when, downloads) in [("alone", 0), ("beside four downloads", AT_ONCE)] {
+        let logs = ["n-bridge", "s-bridge"].map(|label| rig.both.running(label).map(Node::events));
+        let [north, south] = logs;
+        let (north, south) = (north?, south?);
+        north.started()?;
+        south.started()?;
+        let (carried, is_over) = (AtomicUsize::new(0), AtomicBool::new(false));
+        thread::scope(|scope| -> Result<()> {
+            let _over = Ends(&is_over);
+            let load: Vec<_> = (0..downloads)
+                .map(|_| {
+                    let mut tunnel = rig.tunnel()?;
+                    let (carried, is_over) = (&carried, &is_over);
+                    Ok(scope.spawn(move || download(&mut tunnel, BYTES, carried, is_over)))
+                })
+                .collect::<Result<_>>()?;
+            let began = Instant::now();
+            for _ in 0..run.count(3, 40) {
+                let mut leaving = rig.both.islands["south"].join(&host, PIECES)?;
+                let id = leaving.id().to_owned();
+                north.wait("joined", PATIENCE, |seen| seen.is("joined", &id))?;
+                let before = carried.load(Relaxed);
+                leaving.interrupt()?;
+                let [far, near] =
+                    [&north, &south].map(|log| log.wait("left", PATIENCE, |seen| seen.is("left", &id)));
+                let crossing = far?.at.saturating_duration_since(near?.at);
+                leaving.ended(PATIENCE)?;
+                run.measures
+                    .add(&format!("a farewell known on the other island after on its own, {when}"), crossing);
+                let is_busy = carried.load(Relaxed) > before || downloads == 0;
+                ensure!(is_busy, "nothing was carried meanwhile");
+                ensure!(crossing <= FAREWELL_MAX, "{when}: {crossing:?}");
+            }
+            let rate = carried.load(Relaxed) as f64 / 1e6 / began.elapsed().as_secs_f64();
+            run.measures.note(format!("{when}: {rate:.0} MB/s through tunnels meanwhile"));
+            is_over.store(true, Relaxed);
+            load.into_iter().try_for_each(|load| load.join().expect("a client reports"))
+        })?;
+    }
+    Ok(())
+}
+
+/// Says that it is over, on every way out.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
+}
+
+/// The same download again and again, until it is over.
+fn download(tunnel: &mut Tunnel, bytes: usize, carried: &AtomicUsize, is_over: &AtomicBool) -> Result<()> {
+    let mut piece = vec![0; PIECE];
+    while !is_over.load(Relaxed) {
+        tunnel.send(&asked(bytes))?;
+        ensure!(tunnel.head()? == bytes, "another length");
+        let mut left = bytes;
+        while left > 0 {
+            let most = left.min(PIECE);
+            let length = tunnel.0.read(&mut piece[..most])?;
+            ensure!(length > 0, "{left} bytes are missing");
+            left -= length;
+            carried.fetch_add(length, Relaxed);
         }
     }
     Ok(())
