@@ -1,4 +1,4 @@
-//! What a tunnel carries beside a bare QUIC stream between the same two hosts, and what that costs.
+//! What a tunnel carries beside a bare QUIC stream between the same two hosts, what that costs, and that links do not wait for it.
 //!
 //! The bare stream is made with the very sockets and settings of the links: the crate's own endpoint, with nothing above
 //! it. Both take turns. The processor time of a tunnel is that of the two bridge processes, which read and write TCP
