@@ -129,18 +129,23 @@ fn five_failures_in_a_row_leave_a_member_out_and_a_probe_brings_it_back() {
     assert!(!routes.is_out(&id(0), now));
 }
 
+/// The first of these is left out, and after a second probed, which brings it back.
+fn is_out_until_probed(routes: &mut Routes, mut now: Instant, pool: &[Candidate]) {
+    let got = send(routes, &mut now, pool, 100, |_| answered(Duration::from_micros(10)));
+    assert_eq!(got.get(&id(0)), None);
+    now += Duration::from_secs(1);
+    assert_eq!(routes.choose(pool, now), Some(id(0)), "probed");
+    routes.ended(&id(0), answered(MS), now);
+    assert!(!routes.is_out(&id(0), now));
+}
+
 #[test]
 fn one_refused_connection_leaves_a_member_out_at_once() {
-    let (mut routes, mut now) = (Routes::new(6), origin());
+    let (mut routes, now) = (Routes::new(6), origin());
     let pool = candidates(4);
     routes.choose(&pool[..1], now);
     routes.ended(&id(0), Ended::Refused, now);
-    let got = send(&mut routes, &mut now, &pool, 100, |_| answered(Duration::from_micros(10)));
-    assert_eq!(got.get(&id(0)), None);
-    now += Duration::from_secs(1);
-    assert_eq!(routes.choose(&pool, now), Some(id(0)), "probed");
-    routes.ended(&id(0), answered(MS), now);
-    assert!(!routes.is_out(&id(0), now));
+    is_out_until_probed(&mut routes, now, &pool);
 }
 
 #[test]
@@ -152,12 +157,7 @@ fn an_answer_that_was_under_way_when_it_vanished_does_not_bring_it_back() {
     now += 2 * MS;
     routes.ended(&id(0), answered(2 * MS), now);
     assert!(routes.is_out(&id(0), now));
-    let got = send(&mut routes, &mut now, &pool, 100, |_| answered(Duration::from_micros(10)));
-    assert_eq!(got.get(&id(0)), None);
-    now += Duration::from_secs(1);
-    assert_eq!(routes.choose(&pool, now), Some(id(0)), "probed");
-    routes.ended(&id(0), answered(MS), now);
-    assert!(!routes.is_out(&id(0), now));
+    is_out_until_probed(&mut routes, now, &pool);
 }
 
 #[test]

@@ -30,7 +30,7 @@ const WAIT_MAX: Duration = Duration::from_secs(2);
 /// As long as there are strangers the next is greeted after this.
 const AGAIN: Duration = Duration::from_secs(1);
 /// So many are greeted at once where half of the island may be strangers: a tenth of the answers is lost at a loss of a twentieth,
-/// and a second without them is long. The better table is fetched.
+/// and a second without them is long. Of two tables the second is fetched only if it lists many more.
 const GREETED_IN_CROWD: usize = 2;
 /// A stranger is asked for its record after up to this, and so often, so far apart. It gives it to whoever it knows.
 const ASK_WAIT: Duration = Duration::from_millis(50);

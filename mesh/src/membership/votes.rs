@@ -81,7 +81,7 @@ impl Membership {
         if !self.is_storm(now) {
             return UNDECIDED;
         }
-        let watchers = self.table.record(id).map_or(&[][..], |said| &said.value.watchers);
+        let watchers = self.named_by(id);
         let is_accused = |id: &MemberId| self.peers.get(id).is_some_and(|peer| peer.doubt.is_some());
         let is_quiet = |id: &&MemberId| !self.is_known_gone(id) && !doubt.has_vote_of(id) && !is_accused(id);
         let (quiet, needed) = (watchers.iter().filter(is_quiet).count(), self.quorum_among(watchers));
@@ -102,16 +102,13 @@ impl Membership {
         let bytes = self.sign(&Message::Suspect(vote));
         let stamp = Stamp { epoch: self.identity.epoch(), seq: self.seq };
         self.counters.suspicions += 1;
+        let own = self.id();
         let mut others = vec![id];
-        if let Some(said) = self.table.record(&id) {
-            let own = self.id();
-            others.extend(said.value.watchers.iter().filter(|watcher| **watcher != own));
-        }
+        others.extend(self.named_by(&id).iter().filter(|watcher| **watcher != own));
         self.send_to_each(&others, &bytes);
         self.say_young_record(&id);
         self.send(Destination::Everyone, bytes.clone());
         self.ask(now, id, 3, Duration::from_millis(30));
-        let own = self.id();
         let vote = Vote { bytes: bytes.clone(), stamp, record: record.seq, last, at: now };
         self.keep_vote(now, id, own, vote);
         Some(bytes)
@@ -219,9 +216,7 @@ impl Membership {
         let Some((vote, _, _)) = self.vote_about(now, &id) else { return };
         let Some(doubt) = self.peers.get(&id).and_then(|peer| peer.doubt.as_ref()) else { return };
         let mut asked: Vec<MemberId> = doubt.votes.keys().copied().collect();
-        if let Some(said) = self.table.record(&id) {
-            asked.extend(said.value.watchers.iter().filter(|watcher| !doubt.has_vote_of(watcher)));
-        }
+        asked.extend(self.named_by(&id).iter().filter(|watcher| !doubt.has_vote_of(watcher)));
         let own = self.id();
         asked.retain(|other| *other != own && !self.is_known_gone(other));
         let bytes = self.sign(&Message::Suspect(vote));
@@ -326,8 +321,7 @@ impl Membership {
     }
 
     pub(super) fn is_watcher_of(&self, watcher: &MemberId, id: &MemberId) -> bool {
-        let record = self.table.record(id);
-        record.is_some_and(|said| said.value.watchers.contains(watcher))
+        self.named_by(id).contains(watcher)
     }
 
     /// Whose vote about `id` may be dropped for another, where there are many.

@@ -192,11 +192,14 @@ impl Membership {
         self.is_watcher_of(&self.id(), id) || self.is_substitute_for(id)
     }
 
+    /// The watchers that `id` names in its newest record; none where that is missing.
+    pub(super) fn named_by(&self, id: &MemberId) -> &[MemberId] {
+        self.table.record(id).map_or(&[], |said| &said.value.watchers)
+    }
+
     /// Who watches `id`: those it named, or those who stand in for them. Without ourselves. O(members) in the second case.
     pub(super) fn watchers_of(&self, id: &MemberId) -> Vec<MemberId> {
-        let record = self.table.record(id);
-        let named = record.map_or(&[][..], |said| &said.value.watchers);
-        let own = self.id();
+        let (named, own) = (self.named_by(id), self.id());
         if self.has_living(named) {
             return named.iter().filter(|watcher| **watcher != own).copied().collect();
         }

@@ -167,16 +167,7 @@ impl Rig {
     fn through_tunnel(&self, bytes: usize) -> Result<Carried> {
         let mut tunnel = self.tunnel()?;
         let (before, began) = (self.cost()?, Instant::now());
-        tunnel.send(&asked(bytes))?;
-        ensure!(tunnel.head()? == bytes, "another length");
-        let (mut left, mut piece) = (bytes, vec![0; PIECE]);
-        while left > 0 {
-            match tunnel.0.read(&mut piece)? {
-                0 => break,
-                length => left -= length,
-            }
-        }
-        ensure!(left == 0, "{left} bytes are missing");
+        download(&mut tunnel, bytes, |_| ())?;
         let took = began.elapsed();
         // What is being tidied up belongs to it.
         thread::sleep(Duration::from_millis(50));
@@ -352,12 +343,17 @@ pub(super) fn farewells_beside_downloads(run: &Run) -> Result<()> {
         south.started()?;
         let (carried, is_over) = (AtomicUsize::new(0), AtomicBool::new(false));
         thread::scope(|scope| -> Result<()> {
-            let _over = Ends(&is_over);
+            let ends = Ends(&is_over);
             let load: Vec<_> = (0..downloads)
                 .map(|_| {
                     let mut tunnel = rig.tunnel()?;
                     let (carried, is_over) = (&carried, &is_over);
-                    Ok(scope.spawn(move || download(&mut tunnel, BYTES, carried, is_over)))
+                    Ok(scope.spawn(move || {
+                        while !is_over.load(Relaxed) {
+                            download(&mut tunnel, BYTES, |length| _ = carried.fetch_add(length, Relaxed))?;
+                        }
+                        anyhow::Ok(())
+                    }))
                 })
                 .collect::<Result<_>>()?;
             let began = Instant::now();
@@ -379,7 +375,7 @@ pub(super) fn farewells_beside_downloads(run: &Run) -> Result<()> {
             }
             let rate = carried.load(Relaxed) as f64 / 1e6 / began.elapsed().as_secs_f64();
             run.measures.note(format!("{when}: {rate:.0} MB/s through tunnels meanwhile"));
-            is_over.store(true, Relaxed);
+            drop(ends);
             load.into_iter().try_for_each(|load| load.join().expect("a client reports"))
         })?;
     }
@@ -395,20 +391,16 @@ impl Drop for Ends<'_> {
     }
 }
 
-/// The same download again and again, until it is over.
-fn download(tunnel: &mut Tunnel, bytes: usize, carried: &AtomicUsize, is_over: &AtomicBool) -> Result<()> {
-    let mut piece = vec![0; PIECE];
-    while !is_over.load(Relaxed) {
-        tunnel.send(&asked(bytes))?;
-        ensure!(tunnel.head()? == bytes, "another length");
-        let mut left = bytes;
-        while left > 0 {
-            let most = left.min(PIECE);
-            let length = tunnel.0.read(&mut piece[..most])?;
-            ensure!(length > 0, "{left} bytes are missing");
-            left -= length;
-            carried.fetch_add(length, Relaxed);
-        }
+/// One download; `came` is told of the bytes as they come.
+fn download(tunnel: &mut Tunnel, bytes: usize, mut came: impl FnMut(usize)) -> Result<()> {
+    tunnel.send(&asked(bytes))?;
+    ensure!(tunnel.head()? == bytes, "another length");
+    let (mut left, mut piece) = (bytes, vec![0; PIECE]);
+    while left > 0 {
+        let length = tunnel.0.read(&mut piece)?;
+        ensure!((1..=left).contains(&length), "{left} bytes are missing, and {length} came");
+        left -= length;
+        came(length);
     }
     Ok(())
 }
